@@ -1,0 +1,1 @@
+"""Opening slides, microns per pixel, tissue, stain, patch grid, patch store."""

@@ -1,0 +1,111 @@
+"""What every scorer of patches is: classes, a patch size, a scale, a modality, and `predict`."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_her2.errors import ClassifierError
+from wsi_her2.slides.backends import RGB
+
+Modality = Literal["ihc", "he"]
+Float32 = npt.NDArray[np.float32]
+
+OTHER = "other"
+"""Class of patches that are not invasive tumour."""
+
+GRADES = ("0", "1+", "2+", "3+")
+"""HER2 staining classes, in their order."""
+
+MEMBRANE = "membrane"
+"""Name of the bundled membrane scorer, the default classifier for IHC."""
+
+
+class PatchClassifier(Protocol):
+    """Anything that turns patches into class probabilities.
+
+    Attributes
+    ----------
+    name : str
+    sha256 : str
+        Of the weights or coefficients, so that a result names exactly what made it.
+    classes : tuple of str
+        Names of the columns of `predict`.
+    patch_px : int
+        Side of a patch in pixels.
+    mpp : float
+        Scale of a patch, um/px.
+    modality : {'ihc', 'he'}
+    trained : bool
+        False for weights that were never fitted to anything; they cannot produce a call.
+    card : dict of str to object
+        Origin, training data and measured agreement, for people.
+    measure_names : tuple of str
+        Names of the columns of `measure`; empty for a classifier that measures nothing.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def patch_px(self) -> int: ...  # noqa: D102
+    @property
+    def mpp(self) -> float: ...  # noqa: D102
+    @property
+    def modality(self) -> Modality: ...  # noqa: D102
+    @property
+    def trained(self) -> bool: ...  # noqa: D102
+    @property
+    def card(self) -> dict[str, object]: ...  # noqa: D102
+    @property
+    def measure_names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def predict(self, batch: RGB) -> Float32:
+        """Class probabilities (float32 N x K, rows sum to 1) of raw RGB patches (uint8 N x H x W x 3)."""
+
+    def predict_and_measure(self, batch: RGB) -> tuple[Float32, Float32]:
+        """`predict`, and beside it what the classifier measured of each patch (float32 N x M)."""
+
+
+def load_classifier(name_or_path: str | Path = MEMBRANE) -> PatchClassifier:
+    """Load a classifier.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        'membrane', or a JSON file of the same form as the bundled coefficients.
+
+    Raises
+    ------
+    ClassifierError
+        There is no such classifier, or its file is wrong.
+    """
+    from wsi_her2.models.membrane.scorer import membrane_scorer
+
+    if str(name_or_path) == MEMBRANE:
+        content = (resources.files("wsi_her2.models.membrane") / "coefficients.json").read_bytes()
+        return membrane_scorer(content, source=f"the bundled classifier {MEMBRANE!r}")
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ClassifierError(
+            f"{name_or_path}: neither the name of a bundled classifier ({MEMBRANE}) nor a file. "
+            "`wsi-her2 models list` shows what there is."
+        )
+    if path.suffix.lower() != ".json":
+        raise ClassifierError(
+            f"{path}: a classifier is a JSON file of membrane coefficients; {path.suffix or 'this'} is not read"
+        )
+    return membrane_scorer(path.read_bytes(), source=str(path))
+
+
+def content_sha256(content: bytes) -> str:
+    """Hexadecimal sha256 of a classifier's file."""
+    return hashlib.sha256(content).hexdigest()

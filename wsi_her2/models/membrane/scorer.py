@@ -1,0 +1,174 @@
+"""The membrane scorer: measures of a patch, two small regressions, class probabilities.
+
+Nothing is learnt that cannot be read: a logistic regression says whether a patch holds tumour, an ordered
+logistic regression on one staining grade says which class. The coefficients are data, in `coefficients.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wsi_her2.errors import ClassifierError
+from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, content_sha256
+from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_patches
+from wsi_her2.slides.backends import RGB
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the regressions: a measure, floored, on a linear or logarithmic scale about a reference."""
+
+    measure: str
+    log: bool
+    floor: float
+    reference: float
+
+    def of(self, measures: Float32) -> Float32:
+        """Values (float32 N) from measures (float32 N x M)."""
+        values = np.maximum(measures[:, MEASURES.index(self.measure)], np.float32(self.floor))
+        if self.log:
+            return np.log(values / np.float32(self.reference))
+        return np.asarray(values - np.float32(self.reference), np.float32)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Coefficients of the two regressions.
+
+    Attributes
+    ----------
+    features : tuple of Feature
+    tumour_intercept : float
+    tumour_weights : tuple of float
+        Log-odds of tumour.
+    grade_weights : tuple of float
+        The staining grade.
+    grade_cuts : tuple of float
+        Grades at which 0 turns into 1+, 1+ into 2+ and 2+ into 3+, ascending.
+    grade_slope : float
+        How sharp the borders are.
+    """
+
+    features: tuple[Feature, ...]
+    tumour_intercept: float
+    tumour_weights: tuple[float, ...]
+    grade_weights: tuple[float, ...]
+    grade_cuts: tuple[float, float, float]
+    grade_slope: float
+
+    def grade(self, measures: Float32) -> Float32:
+        """Staining grade (float32 N) from measures (float32 N x M)."""
+        return self._inputs(measures) @ np.asarray(self.grade_weights, np.float32)
+
+    def probabilities(self, measures: Float32) -> Float32:
+        """Probabilities of other, 0, 1+, 2+, 3+ (float32 N x 5) from measures (float32 N x M)."""
+        inputs = self._inputs(measures)
+        log_odds = inputs @ np.asarray(self.tumour_weights, np.float32) + np.float32(self.tumour_intercept)
+        tumour = _logistic(log_odds)
+        grade = inputs @ np.asarray(self.grade_weights, np.float32)
+        above = [
+            _logistic(np.float32(self.grade_slope) * (grade - np.float32(cut))) for cut in self.grade_cuts
+        ]
+        share = np.stack([1 - above[0], above[0] - above[1], above[1] - above[2], above[2]], axis=1)
+        return np.concatenate([(1 - tumour)[:, None], tumour[:, None] * share], axis=1).astype(np.float32)
+
+    def _inputs(self, measures: Float32) -> Float32:
+        return np.stack([feature.of(measures) for feature in self.features], axis=1)
+
+
+@dataclass(frozen=True)
+class MembraneScorer:
+    """A `PatchClassifier` that needs no training; see the module and `wsi_her2.models.classifier`."""
+
+    name: str
+    sha256: str
+    modality: Modality
+    patch_px: int
+    mpp: float
+    regression: Regression
+    scale: MembraneScale
+    card: dict[str, object] = field(default_factory=dict)
+    classes: tuple[str, ...] = (OTHER, *GRADES)
+    measure_names: tuple[str, ...] = MEASURES
+    trained: bool = True
+
+    def predict(self, batch: RGB) -> Float32:
+        """Class probabilities (float32 N x 5) of patches with the white point at 255 (uint8 N x H x W x 3)."""
+        return self.predict_and_measure(batch)[0]
+
+    def predict_and_measure(self, batch: RGB) -> tuple[Float32, Float32]:
+        """Probabilities (float32 N x 5) and measures (float32 N x len(MEASURES)) of patches."""
+        measures = measure_patches(batch, self.scale)
+        return self.regression.probabilities(measures), measures
+
+
+def membrane_scorer(content: bytes, source: str) -> MembraneScorer:
+    """Build a scorer from the content of a coefficients file.
+
+    Parameters
+    ----------
+    content : bytes
+        JSON.
+    source : str
+        Where it came from, for messages.
+
+    Raises
+    ------
+    ClassifierError
+        The content is not a description of a membrane scorer.
+    """
+    try:
+        described: dict[str, Any] = json.loads(content)
+        if described["kind"] != "membrane":
+            raise ValueError(f"kind is {described['kind']!r}, not 'membrane'")
+        if tuple(described["classes"]) != (OTHER, *GRADES):
+            raise ValueError(f"classes are {described['classes']}, not {[OTHER, *GRADES]}")
+        if described["modality"] not in ("ihc", "he"):
+            raise ValueError(f"modality is {described['modality']!r}, not 'ihc' or 'he'")
+        mpp = float(described["mpp"])
+        return MembraneScorer(
+            name=str(described["name"]),
+            sha256=content_sha256(content),
+            modality=described["modality"],
+            patch_px=int(described["patch_px"]),
+            mpp=mpp,
+            regression=_regression(described),
+            scale=MembraneScale(mpp=mpp),
+            card=dict(described.get("card", {})),
+        )
+    except KeyError as error:
+        raise ClassifierError(f"{source}: {error.args[0]!r} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ClassifierError(f"{source}: not the coefficients of a membrane scorer: {error}") from error
+
+
+def _regression(described: dict[str, Any]) -> Regression:
+    features = tuple(Feature(**feature) for feature in described["features"])
+    for feature in features:
+        if feature.measure not in MEASURES:
+            raise ValueError(f"{feature.measure!r} is not a measure; there are {', '.join(MEASURES)}")
+        if feature.log and not (feature.floor > 0 and feature.reference > 0):
+            raise ValueError(f"{feature.measure!r} on a log scale needs a floor and a reference above 0")
+    tumour, grade = described["tumour"], described["grade"]
+    cut_1, cut_2, cut_3 = (float(cut) for cut in grade["cuts"])
+    if not cut_1 < cut_2 < cut_3:
+        raise ValueError(f"cuts {grade['cuts']} do not ascend")
+    for weights in (tumour["weights"], grade["weights"]):
+        if len(weights) != len(features):
+            raise ValueError(f"{len(weights)} weights for {len(features)} features")
+    return Regression(
+        features=features,
+        tumour_intercept=float(tumour["intercept"]),
+        tumour_weights=tuple(float(weight) for weight in tumour["weights"]),
+        grade_weights=tuple(float(weight) for weight in grade["weights"]),
+        grade_cuts=(cut_1, cut_2, cut_3),
+        grade_slope=float(grade["slope"]),
+    )
+
+
+def _logistic(log_odds: Float32) -> Float32:
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -60, 60))), np.float32)

@@ -1,0 +1,61 @@
+"""How sure a call is: the share of resamples of the tissue that give the same one.
+
+Neighbouring patches are alike, so patches are resampled in spatial blocks; resampling them one by one would
+claim far too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+_SEED = 20160701
+"""Fixed, so that the same slide always has the same confidence."""
+
+
+def spatial_blocks(xy: npt.NDArray[np.int32], mpp: float, block_um: float) -> npt.NDArray[np.int64]:
+    """Number the square block of tissue in which each patch lies.
+
+    Parameters
+    ----------
+    xy : int32 N x 2
+        Level-0 pixels.
+    mpp : float
+        Of level 0, um/px.
+    block_um : float
+        Side of a block.
+
+    Returns
+    -------
+    int64 N
+        0 up to the number of blocks less 1.
+    """
+    side_px = max(1.0, block_um / mpp)
+    cells = np.floor_divide(xy.astype(np.float64), side_px).astype(np.int64)
+    _, numbers = np.unique(cells, axis=0, return_inverse=True)
+    return np.asarray(numbers.reshape(-1), np.int64)
+
+
+def resample(counts: Float64, estimate: Callable[[Float64], Float64], resamples: int = RESAMPLES) -> Float64:
+    """Percentages in bootstrap resamples of blocks.
+
+    Parameters
+    ----------
+    counts : float64 G x K
+        Weight of each class in each block.
+    estimate : callable
+        Turns total weights (B x K) into percentages (B x C).
+    resamples : int
+
+    Returns
+    -------
+    float64 B x C
+    """
+    generator = np.random.default_rng(_SEED)
+    drawn = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+    return estimate(drawn.astype(np.float64) @ counts)

@@ -1,0 +1,102 @@
+"""`SlideResult`: everything known of one slide after a run, as it stands in `result.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wsi_her2.scoring.call import SlideCall
+from wsi_her2.scoring.gate import GateReason
+from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.white_point import WhitePoint
+
+Status = Literal["scored", "not_assessable", "failed"]
+
+
+@dataclass(frozen=True)
+class ReaderInfo:
+    """How the slide was read.
+
+    Attributes
+    ----------
+    backend, backend_requested : str
+    mpp : float
+        Of level 0, um/px.
+    mpp_source : str
+    dimensions : tuple of int
+        Of level 0, pixels.
+    """
+
+    backend: str
+    backend_requested: str
+    mpp: float
+    mpp_source: str
+    dimensions: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What scored the patches."""
+
+    name: str
+    sha256: str
+    classes: tuple[str, ...]
+    patch_px: int
+    mpp: float
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """A slide's row and everything behind it.
+
+    Attributes
+    ----------
+    slide_id, path : str
+    status : {'scored', 'not_assessable', 'failed'}
+    reason : str
+        Empty when scored.
+    modality : str
+    calibration : str
+        'none', or 'lab:' and the profile's name.
+    call : SlideCall or None
+        None unless scored.
+    gate : tuple of GateReason
+    reader : ReaderInfo or None
+        None when the slide could not be opened.
+    model : ModelInfo
+    white_point : WhitePoint or None
+    stain : StainCorrection or None
+    n_patches, tumour_patches : int
+    tissue_mm2 : float or None
+    pct_complete_membrane : float or None
+        None where cells were not measured.
+    unreadable_fraction : float or None
+    fingerprint : str
+        Of slide, configuration, classifier and software; equal fingerprints give equal results.
+    version : str
+        Of this software.
+    timings_s : dict of str to float
+        Seconds, the only part that differs between two runs.
+    """
+
+    slide_id: str
+    path: str
+    status: Status
+    reason: str
+    modality: str
+    model: ModelInfo
+    version: str
+    fingerprint: str = ""
+    calibration: str = "none"
+    call: SlideCall | None = None
+    gate: tuple[GateReason, ...] = ()
+    reader: ReaderInfo | None = None
+    white_point: WhitePoint | None = None
+    stain: StainCorrection | None = None
+    n_patches: int = 0
+    tumour_patches: int = 0
+    tissue_mm2: float | None = None
+    pct_complete_membrane: float | None = None
+    unreadable_fraction: float | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,217 @@
+"""The patch store of a slide: a Zarr v3 group in which a block of patches is one chunk of every array.
+
+Workers write whole chunks and nothing else, so that any number of them can write at the same time, and mark a
+block as done only when all of it is on disk. A store that was interrupted therefore says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import ZstdCodec
+
+from wsi_her2.errors import StoreError
+from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.grid import PatchGrid
+
+LAYOUT = 1
+"""Version of the layout; a store of another layout is not read."""
+
+Float32 = npt.NDArray[np.float32]
+
+
+class PatchStore:
+    """Patches of a slide and what is known of them.
+
+    Arrays, N = blocks x positions in a block, in the order of `PatchGrid`:
+
+    ================== ================== ==========================================================
+    `xy`               int32 N x 2        top-left corner, level-0 pixels
+    `tissue`           float32 N          share of tissue
+    `probabilities`    float32 N x K      of the classes; NaN where a patch was not scored
+    `quality`          float32 N x Q      focus, colour and readability; NaN where not scored
+    `measures`         float32 N x M      what the classifier measured; absent where it measures nothing
+    `pixels`           uint8 N x H x W x 3 patches as read, before stain correction; optional
+    `done`             uint8 B            1 where a block is complete
+    ================== ================== ==========================================================
+
+    Attributes of the group name the classes and columns, sizes and scales.
+    """
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        attributes = dict(group.attrs)
+        if attributes.get("layout") != LAYOUT:
+            raise StoreError(
+                f"{group.store_path}: a patch store of layout {attributes.get('layout')!r}; "
+                f"this version reads layout {LAYOUT}. Run again with --fresh."
+            )
+        self.attributes: Mapping[str, Any] = attributes
+        self.classes = tuple(str(name) for name in attributes["classes"])
+        self.quality_names = tuple(str(name) for name in attributes["quality"])
+        self.measure_names = tuple(str(name) for name in attributes["measures"])
+        self._rows = int(attributes["block_edge"]) ** 2
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        grid: PatchGrid,
+        *,
+        classes: tuple[str, ...],
+        quality: tuple[str, ...],
+        measures: tuple[str, ...] = (),
+        pixels: bool = False,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> PatchStore:
+        """Make an empty store for a grid.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            A folder that does not exist yet.
+        grid : PatchGrid
+        classes, quality, measures : tuple of str
+            Names of the columns.
+        pixels : bool
+            Whether patches are kept.
+        attributes : mapping, optional
+            More attributes, JSON types only.
+        """
+        group = zarr.create_group(
+            store=path,
+            zarr_format=3,
+            attributes={
+                **(attributes or {}),
+                "layout": LAYOUT,
+                "classes": list(classes),
+                "quality": list(quality),
+                "measures": list(measures),
+                "patch_px": grid.patch_px,
+                "patch_px0": grid.patch_px0,
+                "mpp": grid.mpp,
+                "mpp_requested": grid.mpp_requested,
+                "block_edge": grid.block_edge,
+                "min_tissue": grid.min_tissue,
+            },
+        )
+        rows, count = grid.block_rows, max(grid.n_blocks, 1) * grid.block_rows
+
+        def column(name: str, width: int, dtype: str, fill: float) -> None:
+            group.create_array(
+                name,
+                shape=(count, width),
+                chunks=(rows, width),
+                dtype=dtype,
+                fill_value=fill,
+                compressors=ZstdCodec(level=1),
+                config={"write_empty_chunks": False},
+            )
+
+        group.create_array("xy", data=grid.xy if grid.n_blocks else np.zeros((rows, 2), np.int32))
+        group.create_array("tissue", data=grid.tissue if grid.n_blocks else np.zeros(rows, np.float32))
+        column("probabilities", len(classes), "float32", np.nan)
+        column("quality", len(quality), "float32", np.nan)
+        if measures:
+            column("measures", len(measures), "float32", np.nan)
+        if pixels:
+            shape = (grid.patch_px, grid.patch_px, 3)
+            group.create_array(
+                "pixels",
+                shape=(count, *shape),
+                chunks=(rows, *shape),
+                dtype="uint8",
+                fill_value=0,
+                compressors=ZstdCodec(level=1),
+                config={"write_empty_chunks": False},
+            )
+        group.create_array("done", shape=(max(grid.n_blocks, 1),), chunks=(1,), dtype="uint8", fill_value=0)
+        return cls(group)
+
+    @classmethod
+    def open(cls, path: Path) -> PatchStore:
+        """Open a store.
+
+        Raises
+        ------
+        StoreError
+            There is none, or it is of another layout.
+        """
+        try:
+            return cls(zarr.open_group(path, mode="r+", zarr_format=3))
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise StoreError(f"{path}: not a patch store ({error}). Run again with --fresh.") from error
+
+    def write_block(
+        self,
+        block: int,
+        probabilities: Float32,
+        quality: Float32,
+        measures: Float32 | None = None,
+        pixels: RGB | None = None,
+    ) -> None:
+        """Write one whole block, and only then mark it as done.
+
+        Parameters
+        ----------
+        block : int
+        probabilities, quality, measures : float32 rows x columns
+            For all positions of the block; NaN where a patch was not scored.
+        pixels : uint8 rows x H x W x 3, optional
+        """
+        rows = slice(block * self._rows, (block + 1) * self._rows)
+        if pixels is not None and "pixels" in self._group:
+            self._array("pixels")[rows] = pixels
+        if measures is not None and self.measure_names:
+            self._array("measures")[rows] = measures
+        self._array("quality")[rows] = quality
+        self._array("probabilities")[rows] = probabilities
+        self._array("done")[block] = 1
+
+    @property
+    def done(self) -> npt.NDArray[np.bool_]:
+        """Which blocks are complete (bool B)."""
+        return np.asarray(self._array("done")[:], bool)
+
+    @property
+    def xy(self) -> npt.NDArray[np.int32]:
+        """Top-left corners in level-0 pixels (int32 N x 2)."""
+        return np.asarray(self._array("xy")[:], np.int32)
+
+    @property
+    def tissue(self) -> Float32:
+        """Share of tissue (float32 N)."""
+        return np.asarray(self._array("tissue")[:], np.float32)
+
+    @property
+    def probabilities(self) -> Float32:
+        """Class probabilities (float32 N x K)."""
+        return np.asarray(self._array("probabilities")[:], np.float32)
+
+    @property
+    def quality(self) -> Float32:
+        """Quality of the patches (float32 N x Q)."""
+        return np.asarray(self._array("quality")[:], np.float32)
+
+    @property
+    def measures(self) -> Float32:
+        """What the classifier measured (float32 N x M); M = 0 where it measures nothing."""
+        if not self.measure_names:
+            return np.zeros((len(self.tissue), 0), np.float32)
+        return np.asarray(self._array("measures")[:], np.float32)
+
+    @property
+    def pixels(self) -> zarr.Array[Any] | None:
+        """The patches (uint8 N x H x W x 3), None where they were not kept."""
+        return self._array("pixels") if "pixels" in self._group else None
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._group[name]
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{self._group.store_path}: {name!r} is not an array. Run again with --fresh.")
+        return array

@@ -1,0 +1,260 @@
+"""Where the tissue is: a mask over the overview, in microns, for IHC and for H&E.
+
+HER2-0 tissue is pale blue-grey on an off-white ground, so saturation and Otsu lose it. Here tissue is what is
+denser than the slide's own glass *and* either coloured or textured. Pen, glass edges and dust are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.density import Float32, optical_density
+from wsi_her2.slides.slide import Box, Overview, Slide
+from wsi_her2.slides.white_point import WhitePoint, estimate_white_point
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TissueSettings:
+    """How tissue is found.
+
+    Attributes
+    ----------
+    overview_mpp : float
+        Scale at which the slide is looked at, um/px. Coarser when the slide is large: see `max_overview_px`.
+    max_overview_px : int
+        Longest side of the overview; it bounds the memory.
+    min_density : float
+        Mean optical density (log10) above glass from which a place can be tissue. Pale HER2-0 stroma has
+        0.025 and more, glass that is stitched or slightly dirty up to 0.011.
+    min_chroma : float
+        Difference between the densities of the channels that counts as colour.
+    min_texture : float
+        Local standard deviation of density that counts as texture.
+    smoothing_um : float
+        Scale over which density is averaged before it is judged, about one cell.
+    closing_um : float
+        Gaps up to twice this wide are bridged: lumens, fat, retraction.
+    max_hole_um2 : float
+        Enclosed holes up to this area count as tissue.
+    min_tissue_um2 : float
+        Smaller pieces are dust.
+    pen_margin_um : float
+        Ink bleeds; this much around pen is left out too.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    overview_mpp: float = 4.0
+    max_overview_px: int = 2500
+    min_density: float = 0.014
+    min_chroma: float = 0.010
+    min_texture: float = 0.008
+    smoothing_um: float = 8.0
+    closing_um: float = 50.0
+    max_hole_um2: float = 50_000.0
+    min_tissue_um2: float = 20_000.0
+    pen_margin_um: float = 20.0
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue over the overview of a slide.
+
+    Attributes
+    ----------
+    tissue : bool H x W
+    pen : bool H x W
+        Ink, with its margin; never tissue.
+    overview : Overview
+        What was looked at.
+    white_point : WhitePoint
+    """
+
+    tissue: Mask
+    pen: Mask
+    overview: Overview
+    white_point: WhitePoint
+    _sums: npt.NDArray[np.int64] = field(repr=False, compare=False)
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of the tissue."""
+        return float(self.tissue.sum()) * self.overview.mpp**2 / 1e6
+
+    @property
+    def pen_share(self) -> float:
+        """Share of tissue and ink together that is ink."""
+        covered = int(self.tissue.sum()) + int(self.pen.sum())
+        return float(self.pen.sum()) / covered if covered else 0.0
+
+    def fractions(
+        self, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], width: int, height: int
+    ) -> Float32:
+        """Share of tissue in rectangles of one size.
+
+        Parameters
+        ----------
+        x, y : int64 N
+            Top-left corners in level-0 pixels.
+        width, height : int
+            Size in level-0 pixels.
+
+        Returns
+        -------
+        float32 N
+        """
+        scale, box = self.overview.downsample, self.overview.box
+        rows, columns = self.tissue.shape
+        left = np.clip(np.rint((x - box.x) / scale).astype(np.int64), 0, columns)
+        top = np.clip(np.rint((y - box.y) / scale).astype(np.int64), 0, rows)
+        right = np.clip(
+            np.maximum(np.rint((x - box.x + width) / scale).astype(np.int64), left + 1), 0, columns
+        )
+        bottom = np.clip(np.maximum(np.rint((y - box.y + height) / scale).astype(np.int64), top + 1), 0, rows)
+        sums = self._sums
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        full = max(1.0, (width / scale) * (height / scale))
+        return np.minimum(inside / full, 1.0).astype(np.float32)
+
+
+def detect_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
+    """Find the tissue of a slide.
+
+    Parameters
+    ----------
+    slide : Slide
+    settings : TissueSettings, optional
+
+    Returns
+    -------
+    TissueMask
+        Empty where there is none; that is an answer, not an error.
+    """
+    settings = settings or TissueSettings()
+    longest_um = max(slide.bounds.width, slide.bounds.height) * slide.mpp
+    overview = slide.overview(max(settings.overview_mpp, longest_um / settings.max_overview_px))
+    white = estimate_white_point(overview.rgb, overview.unreadable)
+    density = optical_density(overview.rgb, white.rgb)
+    pen = _pen(density, overview.mpp, settings) & ~overview.unreadable
+    tissue = _tissue(density, pen | overview.unreadable, overview.mpp, settings)
+    return tissue_mask(tissue, pen, overview, white)
+
+
+def tissue_mask(tissue: Mask, pen: Mask, overview: Overview, white: WhitePoint) -> TissueMask:
+    """Put a mask together; `tissue` and `pen` are bool H x W over the overview."""
+    sums = np.zeros((tissue.shape[0] + 1, tissue.shape[1] + 1), np.int64)
+    sums[1:, 1:] = tissue.astype(np.int64).cumsum(0).cumsum(1)
+    return TissueMask(tissue, pen, overview, white, sums)
+
+
+def tissue_overlay(mask: TissueMask) -> RGB:
+    """The overview with the tissue outlined in green, ink in magenta and the rest dimmed (uint8 H x W x 3)."""
+    rgb = mask.overview.rgb.copy()
+    outside = ~mask.tissue
+    rgb[outside] = (rgb[outside] * 0.65).astype(np.uint8)
+    thickness = max(1, round(max(rgb.shape[:2]) / 800))
+    for region, colour in ((mask.tissue, (0, 150, 60)), (mask.pen, (200, 0, 160))):
+        contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(rgb, contours, -1, colour, thickness)
+    return rgb
+
+
+def outline_pieces(mask: TissueMask) -> list[list[list[tuple[int, int]]]]:
+    """Tissue as polygons in level-0 pixels: for each piece its outer ring, then its holes, rings closed."""
+    contours, hierarchy = cv2.findContours(
+        mask.tissue.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
+    if hierarchy is None:
+        return []
+    scale, box = mask.overview.downsample, mask.overview.box
+    rings = []
+    for contour in contours:
+        corners = cv2.approxPolyDP(contour, 1.0, closed=True)[:, 0, :] + 0.5
+        ring = [(box.x + round(float(x) * scale), box.y + round(float(y) * scale)) for x, y in corners]
+        rings.append([*ring, ring[0]])
+    pieces: dict[int, list[list[tuple[int, int]]]] = {}
+    parents = hierarchy.reshape(-1, 4)[:, 3]
+    for index, (ring, parent) in enumerate(zip(rings, parents, strict=True)):
+        if len(ring) >= 4:
+            pieces.setdefault(int(parent) if parent >= 0 else index, []).append(ring)
+    return [pieces[index] for index in sorted(pieces)]
+
+
+def _tissue(density: Float32, excluded: Mask, mpp: float, settings: TissueSettings) -> Mask:
+    mean = density.mean(axis=2)
+    sigma = max(0.6, settings.smoothing_um / mpp)
+    smooth = cv2.GaussianBlur(density, (0, 0), sigma)
+    dense = smooth.mean(axis=2)
+    chroma = smooth.max(axis=2) - smooth.min(axis=2)
+    local_mean = cv2.GaussianBlur(mean, (0, 0), sigma)
+    texture = np.sqrt(np.maximum(cv2.GaussianBlur(mean * mean, (0, 0), sigma) - local_mean**2, 0.0))
+    evidence = (chroma > settings.min_chroma) | (texture > settings.min_texture)
+    tissue = ((dense > settings.min_density) & evidence & ~excluded).astype(np.uint8)
+    # A scratch, a coverslip edge or a hair is long but thin.
+    tissue = _open(tissue, 1.25 * settings.smoothing_um / mpp)
+    tissue = _close(tissue, settings.closing_um / mpp)
+    tissue = _fill_holes(tissue, settings.max_hole_um2 / mpp**2)
+    tissue[excluded] = 0
+    return _without_small_pieces(tissue, settings.min_tissue_um2 / mpp**2)
+
+
+def _pen(density: Float32, mpp: float, settings: TissueSettings) -> Mask:
+    """Ink by its hue: no mixture of hematoxylin, eosin and DAB looks like it.
+
+    In density, hematoxylin absorbs red at most 1.4 times as much as green, eosin little blue, DAB more blue
+    than green; green and blue ink absorb red far more, red ink green and blue alike and hardly any red, and
+    black ink everything.
+    """
+    red, green, blue = cv2.split(cv2.GaussianBlur(density, (0, 0), max(0.6, 4.0 / mpp)))
+    cool = (red > 1.6 * green) & (red > 0.25)
+    warm = (green > 0.45) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
+    least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    black = (least > 0.65) & (most < 1.45 * least)
+    ink = _open((cool | warm | black).astype(np.uint8), 12.0 / mpp)
+    ink = _without_small_pieces(ink, 0.25 * settings.min_tissue_um2 / mpp**2).astype(np.uint8)
+    return np.asarray(cv2.dilate(ink, _disc(settings.pen_margin_um / mpp)), bool)
+
+
+def _disc(radius_px: float) -> npt.NDArray[np.uint8]:
+    size = 2 * max(1, round(radius_px)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
+
+
+def _open(mask: npt.NDArray[np.uint8], radius_px: float) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(radius_px)), np.uint8)
+
+
+def _close(mask: npt.NDArray[np.uint8], radius_px: float) -> npt.NDArray[np.uint8]:
+    """Close by a disc of any size at a cost that does not depend on it."""
+    if not mask.any():
+        return mask
+    margin = int(np.ceil(radius_px)) + 1
+    padded = cv2.copyMakeBorder(mask, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
+    grown = (cv2.distanceTransform(1 - padded, cv2.DIST_L2, 5) <= radius_px).astype(np.uint8)
+    closed = cv2.distanceTransform(grown, cv2.DIST_L2, 5) > radius_px
+    inner = closed[margin:-margin, margin:-margin].astype(np.uint8)
+    return np.maximum(inner, mask)
+
+
+def _fill_holes(mask: npt.NDArray[np.uint8], max_px: float) -> npt.NDArray[np.uint8]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    small = np.zeros(count, bool)
+    small[1:] = stats[1:, cv2.CC_STAT_AREA] <= max_px
+    # A gap that reaches the edge of the slide is not enclosed.
+    for border in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        small[np.unique(border)] = False
+    return np.where(small[labels], 1, mask).astype(np.uint8)
+
+
+def _without_small_pieces(mask: npt.NDArray[np.uint8], min_px: float) -> Mask:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    kept = np.zeros(count, bool)
+    kept[1:] = stats[1:, cv2.CC_STAT_AREA] >= min_px
+    return np.asarray(kept[labels], bool)
