@@ -1,0 +1,1 @@
+"""HER2 scoring of whole-slide images: slides, classifiers, calls and reports."""

@@ -125,9 +125,7 @@ def call_slide(
     low, high = np.percentile(drawn, (5, 95), axis=0)
     shared = {
         "percentages": {name: float(pct) for name, pct in zip(tumour_classes, percentages, strict=True)},
-        "intervals": {
-            name: (float(a), float(b)) for name, a, b in zip(tumour_classes, low, high, strict=True)
-        },
+        "intervals": {name: (float(a), float(b)) for name, a, b in zip(tumour_classes, low, high, strict=True)},
         "n_patches": int(kept.sum()),
         "tumour_patches": tumour,
     }
@@ -141,9 +139,7 @@ def call_slide(
     )
 
 
-def _graded(
-    percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]
-) -> SlideCall:
+def _graded(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:
     pct_0, pct_1, pct_2, pct_3 = (float(value) for value in percentages)
     verdict = apply_rule((pct_0, pct_1, pct_2, pct_3), thresholds)
     same = scores_of(drawn, thresholds) == SCORES.index(verdict.score)
@@ -162,9 +158,7 @@ def _graded(
     )
 
 
-def _binary(
-    percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]
-) -> SlideCall:
+def _binary(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:
     limit, positive_pct = thresholds.positive_over_pct, float(percentages[1])
     positive = positive_pct > limit
     return SlideCall(
@@ -197,4 +191,4 @@ def _tumour_percentages(
     if confusion is not None:
         shares = correct_by_confusion(shares, confusion)
     tumour = shares[:, [classes.index(name) for name in tumour_classes]]
-    return 100 * tumour / np.maximum(tumour.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(100 * tumour / np.maximum(tumour.sum(axis=1, keepdims=True), 1e-12), np.float64)

@@ -132,9 +132,7 @@ def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[Ga
     if focus > limits.max_focus:
         reasons.append(GateReason("noise", "the image is noise rather than tissue", focus, limits.max_focus))
     elif focus < limits.min_focus:
-        reasons.append(
-            GateReason("out_of_focus", "out of focus: scan the slide again", focus, limits.min_focus)
-        )
+        reasons.append(GateReason("out_of_focus", "out of focus: scan the slide again", focus, limits.min_focus))
     if modality == "ihc" and eosin > limits.max_eosin_share:
         reasons.append(
             GateReason(

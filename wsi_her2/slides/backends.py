@@ -33,9 +33,17 @@ class Level:
 class Backend(Protocol):
     """An open slide file."""
 
-    name: BackendName
-    levels: tuple[Level, ...]
-    properties: Mapping[str, str]
+    @property
+    def name(self) -> BackendName:
+        """Which backend this is."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Resolutions, finest first."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What the file says of itself, under OpenSlide's names."""
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         """Pixels of one level, uint8 H x W x 3 or 4; x and y in pixels of that level, inside the level."""
@@ -109,7 +117,7 @@ class TiffSlideBackend:
             self.properties = _openslide_names(self._slide.properties)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - tifffile raises whatever a damaged header leads it into
+        except Exception as error:
             raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -120,13 +128,13 @@ class TiffSlideBackend:
             pixels = np.asarray(self._slide.read_region(origin, level, (width, height), as_array=True))
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - codecs raise their own, unrelated exceptions
+        except Exception as error:
             raise SlideReadError(f"tiffslide: {_one_line(error)}") from error
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise SlideReadError(
                 f"tiffslide: pixels are {pixels.dtype} {'x'.join(map(str, pixels.shape))}, not 8-bit RGB"
             )
-        return pixels
+        return pixels.astype(np.uint8, copy=False)
 
     def close(self) -> None:
         """Let go of the file."""

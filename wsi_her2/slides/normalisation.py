@@ -119,9 +119,7 @@ def concentration_maxima(density: Float64, vectors: Float64) -> Float64:
     amounts = density @ np.linalg.pinv(vectors)
     maxima = np.asarray(np.percentile(amounts, 99, axis=0), np.float64)
     if (maxima < 0.02).any():
-        raise StainFitError(
-            f"a stain is all but absent (99th percentiles {maxima[0]:.3f} and {maxima[1]:.3f})"
-        )
+        raise StainFitError(f"a stain is all but absent (99th percentiles {maxima[0]:.3f} and {maxima[1]:.3f})")
     return maxima
 
 

@@ -124,6 +124,4 @@ def _warn_of_contradiction(properties: Mapping[str, str], user_mpp: float, name:
         return
     in_file = (stated[0] + stated[1]) / 2
     if abs(in_file - user_mpp) > CONTRADICTION * in_file:
-        log.warning(
-            "%s: --mpp %g is used, though the file states %g (%s)", name, user_mpp, in_file, stated[2]
-        )
+        log.warning("%s: --mpp %g is used, though the file states %g (%s)", name, user_mpp, in_file, stated[2])

@@ -64,7 +64,7 @@ class Overview:
     @property
     def downsample(self) -> float:
         """Level-0 pixels per pixel of the overview."""
-        return self.box.width / self.rgb.shape[1]
+        return self.box.width / int(self.rgb.shape[1])
 
 
 class Slide:
@@ -95,9 +95,7 @@ class Slide:
         What the file says of itself, under OpenSlide's names.
     """
 
-    def __init__(
-        self, opened: Backend, resolution: Resolution, *, path: Path | None, name: str, requested: str
-    ):
+    def __init__(self, opened: Backend, resolution: Resolution, *, path: Path | None, name: str, requested: str):
         self.name = name
         self.path = path
         self.backend = opened.name

@@ -45,7 +45,7 @@ class PatchStore:
 
     def __init__(self, group: zarr.Group) -> None:
         self._group = group
-        attributes = dict(group.attrs)
+        attributes: dict[str, Any] = dict(group.attrs)
         if attributes.get("layout") != LAYOUT:
             raise StoreError(
                 f"{group.store_path}: a patch store of layout {attributes.get('layout')!r}; "

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import Float32, optical_density
-from wsi_her2.slides.slide import Box, Overview, Slide
+from wsi_her2.slides.slide import Overview, Slide
 from wsi_her2.slides.white_point import WhitePoint, estimate_white_point
 
 Mask = npt.NDArray[np.bool_]
@@ -94,9 +94,7 @@ class TissueMask:
         covered = int(self.tissue.sum()) + int(self.pen.sum())
         return float(self.pen.sum()) / covered if covered else 0.0
 
-    def fractions(
-        self, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], width: int, height: int
-    ) -> Float32:
+    def fractions(self, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], width: int, height: int) -> Float32:
         """Share of tissue in rectangles of one size.
 
         Parameters
@@ -114,14 +112,12 @@ class TissueMask:
         rows, columns = self.tissue.shape
         left = np.clip(np.rint((x - box.x) / scale).astype(np.int64), 0, columns)
         top = np.clip(np.rint((y - box.y) / scale).astype(np.int64), 0, rows)
-        right = np.clip(
-            np.maximum(np.rint((x - box.x + width) / scale).astype(np.int64), left + 1), 0, columns
-        )
+        right = np.clip(np.maximum(np.rint((x - box.x + width) / scale).astype(np.int64), left + 1), 0, columns)
         bottom = np.clip(np.maximum(np.rint((y - box.y + height) / scale).astype(np.int64), top + 1), 0, rows)
         sums = self._sums
         inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
         full = max(1.0, (width / scale) * (height / scale))
-        return np.minimum(inside / full, 1.0).astype(np.float32)
+        return np.asarray(np.minimum(inside / full, 1.0), np.float32)
 
 
 def detect_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
@@ -168,10 +164,8 @@ def tissue_overlay(mask: TissueMask) -> RGB:
 
 def outline_pieces(mask: TissueMask) -> list[list[list[tuple[int, int]]]]:
     """Tissue as polygons in level-0 pixels: for each piece its outer ring, then its holes, rings closed."""
-    contours, hierarchy = cv2.findContours(
-        mask.tissue.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-    )
-    if hierarchy is None:
+    contours, hierarchy = cv2.findContours(mask.tissue.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
         return []
     scale, box = mask.overview.downsample, mask.overview.box
     rings = []

@@ -151,8 +151,9 @@ def enclosed_share(membrane: npt.NDArray[np.bool_], cell_px: tuple[float, float]
 
 def _measure(patch: RGB, scale: MembraneScale, stains: StainVectors) -> tuple[float, ...]:
     density = optical_density(patch)
-    hematoxylin, dab, unexplained = cv2.split(unmix(density, stains))
-    dab = np.maximum(dab, 0)
+    unmixed = unmix(density, stains)
+    hematoxylin, dab, unexplained = (np.ascontiguousarray(unmixed[..., stain]) for stain in range(3))
+    dab = np.maximum(dab, np.float32(0))
     ridge = ridge_strength(dab, tuple(um / scale.mpp for um in scale.ridge_um))
     faint, moderate, intense = (
         (ridge > strength) & (dab > least) for strength, least in (scale.faint, scale.moderate, scale.intense)

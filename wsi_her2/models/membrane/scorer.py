@@ -70,9 +70,7 @@ class Regression:
         log_odds = inputs @ np.asarray(self.tumour_weights, np.float32) + np.float32(self.tumour_intercept)
         tumour = _logistic(log_odds)
         grade = inputs @ np.asarray(self.grade_weights, np.float32)
-        above = [
-            _logistic(np.float32(self.grade_slope) * (grade - np.float32(cut))) for cut in self.grade_cuts
-        ]
+        above = [_logistic(np.float32(self.grade_slope) * (grade - np.float32(cut))) for cut in self.grade_cuts]
         share = np.stack([1 - above[0], above[0] - above[1], above[1] - above[2], above[2]], axis=1)
         return np.concatenate([(1 - tumour)[:, None], tumour[:, None] * share], axis=1).astype(np.float32)
 
