@@ -6,7 +6,7 @@ block as done only when all of it is on disk. A store that was interrupted there
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from zarr.codecs import ZstdCodec
 from wsi_her2.errors import StoreError
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.grid import PatchGrid
+from wsi_her2.slides.slide import Box, Overview
+from wsi_her2.slides.tissue import TissueMask, tissue_mask
+from wsi_her2.slides.white_point import WhitePoint
 
 LAYOUT = 1
 """Version of the layout; a store of another layout is not read."""
@@ -40,7 +43,9 @@ class PatchStore:
     `done`             uint8 B            1 where a block is complete
     ================== ================== ==========================================================
 
-    Attributes of the group name the classes and columns, sizes and scales.
+    The groups `overview` (`rgb`, `tissue`, `pen`, `unreadable`) and `examples` (one array of patches a class)
+    hold what a report shows, so that it can be made again without the slide. Attributes name the classes and
+    columns, sizes and scales.
     """
 
     def __init__(self, group: zarr.Group) -> None:
@@ -100,7 +105,7 @@ class PatchStore:
                 "min_tissue": grid.min_tissue,
             },
         )
-        rows, count = grid.block_rows, max(grid.n_blocks, 1) * grid.block_rows
+        rows, count = grid.block_rows, grid.n_blocks * grid.block_rows
 
         def column(name: str, width: int, dtype: str, fill: float) -> None:
             group.create_array(
@@ -113,8 +118,8 @@ class PatchStore:
                 config={"write_empty_chunks": False},
             )
 
-        group.create_array("xy", data=grid.xy if grid.n_blocks else np.zeros((rows, 2), np.int32))
-        group.create_array("tissue", data=grid.tissue if grid.n_blocks else np.zeros(rows, np.float32))
+        group.create_array("xy", data=grid.xy)
+        group.create_array("tissue", data=grid.tissue)
         column("probabilities", len(classes), "float32", np.nan)
         column("quality", len(quality), "float32", np.nan)
         if measures:
@@ -130,7 +135,7 @@ class PatchStore:
                 compressors=ZstdCodec(level=1),
                 config={"write_empty_chunks": False},
             )
-        group.create_array("done", shape=(max(grid.n_blocks, 1),), chunks=(1,), dtype="uint8", fill_value=0)
+        group.create_array("done", shape=(grid.n_blocks,), chunks=(1,), dtype="uint8", fill_value=0)
         return cls(group)
 
     @classmethod
@@ -172,6 +177,85 @@ class PatchStore:
         self._array("quality")[rows] = quality
         self._array("probabilities")[rows] = probabilities
         self._array("done")[block] = 1
+
+    def write_overview(self, mask: TissueMask) -> None:
+        """Keep the overview of the slide and the tissue found on it."""
+        overview, white, box = mask.overview, mask.white_point, mask.overview.box
+        group = self._group.require_group("overview")
+        group.attrs.update(
+            {
+                "mpp": overview.mpp,
+                "box": [box.x, box.y, box.width, box.height],
+                "white_point": list(white.rgb),
+                "white_source": white.source,
+                "white_share": white.share,
+            }
+        )
+        for name, data in (
+            ("rgb", overview.rgb),
+            ("tissue", mask.tissue),
+            ("pen", mask.pen),
+            ("unreadable", overview.unreadable),
+        ):
+            group.create_array(name, data=data, compressors=ZstdCodec(level=3), overwrite=True)
+
+    def read_overview(self) -> TissueMask:
+        """What `write_overview` kept."""
+        attributes: dict[str, Any] = dict(self._group["overview"].attrs)
+        images = {name: self._array(f"overview/{name}")[:] for name in ("rgb", "tissue", "pen", "unreadable")}
+        overview = Overview(
+            np.asarray(images["rgb"], np.uint8),
+            np.asarray(images["unreadable"], bool),
+            float(attributes["mpp"]),
+            Box(*(int(value) for value in attributes["box"])),
+        )
+        red, green, blue = (float(value) for value in attributes["white_point"])
+        white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
+        return tissue_mask(
+            np.asarray(images["tissue"], bool), np.asarray(images["pen"], bool), overview, white
+        )
+
+    def write_examples(self, examples: Mapping[str, Sequence[tuple[int, int, RGB]]]) -> None:
+        """Keep a few patches of each class: level-0 position and pixels (uint8 H x W x 3, all of one size)."""
+        group = self._group.require_group("examples")
+        for name, patches in examples.items():
+            if patches:
+                array = group.create_array(
+                    name.replace("+", "plus"),
+                    data=np.stack([rgb for _, _, rgb in patches]),
+                    compressors=ZstdCodec(level=3),
+                    overwrite=True,
+                )
+                array.attrs.update({"class": name, "xy": [[x, y] for x, y, _ in patches]})
+
+    def read_examples(self) -> dict[str, list[tuple[int, int, RGB]]]:
+        """What `write_examples` kept, in the order of the classes."""
+        if "examples" not in self._group:
+            return {}
+        kept = {}
+        for name in self.classes:
+            key = f"examples/{name.replace('+', 'plus')}"
+            if key in self._group:
+                array = self._array(key)
+                places: Any = array.attrs["xy"]
+                patches = np.asarray(array[:], np.uint8)
+                kept[name] = [(int(x), int(y), rgb) for (x, y), rgb in zip(places, patches, strict=True)]
+        return kept
+
+    @property
+    def grid(self) -> PatchGrid:
+        """The grid that the store was made for."""
+        described = self.attributes
+        return PatchGrid(
+            patch_px=int(described["patch_px"]),
+            patch_px0=int(described["patch_px0"]),
+            mpp=float(described["mpp"]),
+            mpp_requested=float(described["mpp_requested"]),
+            block_edge=int(described["block_edge"]),
+            block_xy=self.xy[:: self._rows],
+            tissue=self.tissue,
+            min_tissue=float(described["min_tissue"]),
+        )
 
     @property
     def done(self) -> npt.NDArray[np.bool_]:

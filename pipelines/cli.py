@@ -1,0 +1,271 @@
+"""The command line. Only what parsing needs is imported here: `--help` must answer at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wsi_her2.scoring.result import SlideResult
+
+EXIT_SOME_NOT_SCORED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Score HER2 on whole-slide images: a call of 0, 1+, 2+ or 3+ that can be checked by eye. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="Classifiers of patches.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+class Modality(StrEnum):
+    """Stains that a classifier can be for."""
+
+    IHC = "ihc"
+    HE = "he"
+
+
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", help="Microns per level-0 pixel; overrides what the files say.")
+]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="YAML file, or the name of a preset; see configs/default.yaml.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+SlideArgument = Annotated[Path, typer.Argument(help="A slide file.", show_default=False)]
+
+
+@app.command()
+def score(
+    inputs: Annotated[list[Path], typer.Argument(help="Slide files and folders of slides.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Name of a classifier, or a path.")] = None,
+    modality: Annotated[Modality | None, typer.Option(help="What the slides are stained with.")] = None,
+    mpp: MppOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core by default.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    store_patches: Annotated[
+        bool | None, typer.Option("--store-patches/--no-store-patches", help="Keep pixels in patches.zarr.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Score again what an earlier run has scored.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score slides: a table, a report and a heatmap for each."""
+    from pipelines.configuration import load_config
+    from pipelines.run import score as run_score
+
+    with _errors_explained():
+        settings = load_config(
+            config,
+            {
+                "model": model,
+                "modality": modality.value if modality else None,
+                "mpp": mpp,
+                "store_patches": store_patches,
+                "compute.workers": workers,
+                "compute.scheduler": scheduler,
+            },
+        )
+        summary = run_score(inputs, output, settings, fresh=fresh, fail_fast=fail_fast)
+    _print_results(list(summary.results), summary.output, as_json)
+    if not summary.all_scored:
+        raise typer.Exit(EXIT_SOME_NOT_SCORED)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for slides and results.")] = Path("demo-out"),
+) -> None:
+    """Make small slides, score them, print the table and where the report lies."""
+    from pipelines.demo import run_demo
+
+    with _errors_explained():
+        summary, note = run_demo(output)
+    _print_results(list(summary.results), summary.output, as_json=False)
+    typer.echo(note)
+
+
+@app.command()
+def info(slide: SlideArgument, mpp: MppOption = None, as_json: JsonOption = False) -> None:
+    """What a slide file is: backend, levels, microns per pixel and where that number came from."""
+    from pipelines.slide_info import describe_slide
+
+    with _errors_explained():
+        described = describe_slide(slide, mpp)
+    _print_mapping(described, as_json)
+
+
+@app.command()
+def tissue(
+    slide: SlideArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.", show_default=False)],
+    mpp: MppOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the tissue is: the mask over the overview, as PNG."""
+    from pipelines.slide_info import draw_tissue
+
+    with _errors_explained():
+        described = draw_tissue(slide, output, mpp, config)
+    _print_mapping(described, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
+) -> None:
+    """Make reports, heatmaps, `slides.csv` and `index.html` again without scoring anything."""
+    from pipelines.rebuild import rebuild_reports
+
+    with _errors_explained():
+        page, count = rebuild_reports(folder)
+    typer.echo(f"{count} slides: {page}")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What works on this machine, what does not, and the line that installs it."""
+    from pipelines.doctor import examine
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            typer.echo(f"{finding.state:<8} {finding.subject:<{width}}  {finding.detail}")
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(EXIT_SOME_NOT_SCORED)
+
+
+@models_app.command("list")
+def models_list(as_json: JsonOption = False) -> None:
+    """Bundled classifiers."""
+    from wsi_her2.models.classifier import MEMBRANE, load_classifier
+
+    with _errors_explained():
+        bundled = [load_classifier(MEMBRANE)]
+    if as_json:
+        typer.echo(json.dumps([{"name": m.name, "modality": m.modality, "sha256": m.sha256} for m in bundled]))
+        return
+    for classifier in bundled:
+        typer.echo(f"{classifier.name}  {classifier.modality}  {', '.join(classifier.classes)}")
+
+
+@models_app.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="Name of a classifier, or a path.")], as_json: JsonOption = False
+) -> None:
+    """The card of a classifier: classes, scale, what it was trained on, what was measured of it."""
+    from wsi_her2.models.classifier import load_classifier
+
+    with _errors_explained():
+        classifier = load_classifier(name)
+    described = {
+        "name": classifier.name,
+        "modality": classifier.modality,
+        "classes": list(classifier.classes),
+        "patch_px": classifier.patch_px,
+        "mpp": classifier.mpp,
+        "sha256": classifier.sha256,
+        **classifier.card,
+    }
+    _print_mapping(described, as_json)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines on stderr.")] = False,
+) -> None:
+    if version:
+        from pipelines.fingerprint import software_version
+
+        typer.echo(software_version())
+        raise typer.Exit
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    # It reports every odd tag of a damaged file, again and again; what matters becomes an error of ours.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@contextmanager
+def _errors_explained() -> Iterator[None]:
+    """Turn what this package raises into a line on stderr and an exit code; anything else is a bug and shows."""
+    from wsi_her2.errors import HER2Error
+
+    try:
+        yield
+    except HER2Error as error:
+        typer.echo(f"wsi-her2: {error}", err=True)
+        raise typer.Exit(EXIT_WRONG_INPUT) from error
+    except KeyboardInterrupt as error:
+        typer.echo(
+            "wsi-her2: interrupted. Finished slides and blocks are kept; the same command continues.", err=True
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> None:
+    from wsi_her2.reports.slide_table import slide_row
+
+    rows = [slide_row(result) for result in results]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("slide", "call", "group", "confidence", "0 %", "1+ %", "2+ %", "3+ %", "H-score", "remark"):
+        table.add_column(heading, justify="left" if heading in ("slide", "group", "remark") else "right")
+    for result, row in zip(results, rows, strict=True):
+        remark = {"scored": "uncalibrated" if result.calibration == "none" else ""}.get(
+            result.status, f"{result.status.replace('_', ' ')}: {result.reason}"
+        )
+        shown = [result.slide_id, row["her2_score"], row["her2_group"], row["confidence"]]
+        shown += [_one_decimal(row[f"pct_{grade}"]) for grade in range(4)]
+        table.add_row(*(Text(cell) for cell in (*shown, _one_decimal(row["h_score"]), remark)))
+    Console().print(table)
+    typer.echo(f"Table:  {output / 'slides.csv'}")
+    typer.echo(f"Report: {output / 'index.html'}")
+    typer.echo("Research use only.")
+
+
+def _one_decimal(number: str) -> str:
+    return f"{float(number):.1f}" if number else ""
+
+
+def _print_mapping(described: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    width = max(len(key) for key in described)
+    for key, value in described.items():
+        for index, line in enumerate(value if isinstance(value, list) else [value]):
+            typer.echo(f"{key if index == 0 else '':<{width}}  {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A Dask cluster: one on this machine, or one that is given by its address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from pipelines.configuration import ComputeSettings
+from wsi_her2.errors import ConfigurationError
+
+_CONNECT_TIMEOUT_S = 10
+
+
+@contextmanager
+def connect(settings: ComputeSettings) -> Iterator[Client]:
+    """A client on a cluster; a cluster that was started here ends with it.
+
+    Parameters
+    ----------
+    settings : ComputeSettings
+        `scheduler`: address of a running scheduler ('tcp://host:8786'). Otherwise `workers` processes of one
+        thread each are started here, or with `processes` false as many threads of this process.
+
+    Raises
+    ------
+    ConfigurationError
+        The scheduler does not answer.
+    """
+    if settings.scheduler is not None:
+        with _connected(settings.scheduler) as client:
+            yield client
+        return
+    workers = settings.workers or available_cores()
+    layout = {"n_workers": workers, "threads_per_worker": 1, "processes": True}
+    if not settings.processes:
+        layout = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
+    quiet = {
+        "distributed.worker.daemon": True,
+        # A block is bounded by design; the nanny need not second-guess a process that holds decoded tiles.
+        "distributed.worker.memory.pause": 0.95,
+        "distributed.worker.memory.terminate": 0.98,
+        "distributed.comm.timeouts.connect": "30s",
+    }
+    with (
+        dask.config.set(quiet),
+        LocalCluster(**layout, dashboard_address=None, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigurationError(
+            f"{address}: no Dask scheduler answers there ({' '.join(str(error).split()) or 'no answer'}). "
+            "Start one with `dask scheduler` and workers with `dask worker ADDRESS`."
+        ) from error
+    with client:
+        if not client.nthreads():
+            raise ConfigurationError(f"{address}: the scheduler has no workers. Start some: `dask worker {address}`.")
+        yield client

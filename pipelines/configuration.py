@@ -1,0 +1,134 @@
+"""The configuration of a run: defaults, a YAML file or a preset by name, options of the command line on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsi_her2.errors import ConfigurationError
+from wsi_her2.scoring.gate import GateLimits
+from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.grid import BLOCK_EDGE
+from wsi_her2.slides.stain import StainSettings
+from wsi_her2.slides.tissue import TissueSettings
+
+_MAX_CONFIG_BYTES = 1_000_000
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PatchSettings(_Section):
+    """Which patches are scored and how they are grouped; see `wsi_her2.slides.grid`."""
+
+    min_tissue: float = Field(0.5, gt=0, le=1)
+    block_edge: int = Field(BLOCK_EDGE, ge=1, le=64)
+
+
+class ConfidenceSettings(_Section):
+    """Side of the tissue blocks that are resampled, um."""
+
+    block_um: float = Field(500.0, gt=0)
+
+
+class ComputeSettings(_Section):
+    """How the work is spread: never part of the fingerprint, because the outputs do not depend on it."""
+
+    workers: int | None = Field(None, ge=1)
+    scheduler: str | None = None
+    processes: bool = True
+    max_slides_open: int | None = Field(None, ge=1)
+    max_blocks_in_flight: int | None = Field(None, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything that decides what a run computes. `configs/default.yaml` describes each setting."""
+
+    model: str | None = None
+    modality: Literal["ihc", "he"] = "ihc"
+    mpp: float | None = Field(None, gt=0)
+    backend: Literal["auto", "openslide", "tiffslide"] = "auto"
+    store_patches: bool = False
+    tissue: TissueSettings = TissueSettings()
+    patches: PatchSettings = PatchSettings()
+    stain: StainSettings = StainSettings()
+    thresholds: Thresholds = Thresholds()
+    gate: GateLimits = GateLimits()
+    confidence: ConfidenceSettings = ConfidenceSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+def load_config(name_or_path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Resolve a configuration.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path, optional
+        Name of a preset, or a YAML file.
+    overrides : mapping, optional
+        Settings that win over the file; `None` values are passed over. Nested settings as 'compute.workers'.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such preset or file, or a setting is wrong.
+    """
+    described: dict[str, Any] = {}
+    source = "the options"
+    if name_or_path is not None:
+        path = _find(name_or_path)
+        source = str(path)
+        described = _read(path)
+    for key, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *sections, setting = key.split(".")
+        target = described
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[setting] = value
+    try:
+        return RunConfig.model_validate(described)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"{source}: {wrong}. configs/default.yaml lists every setting.") from error
+
+
+def presets() -> dict[str, Path]:
+    """Bundled configurations by name."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "configs", here.parent / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    named = presets()
+    if str(name_or_path) in named:
+        return named[str(name_or_path)]
+    raise ConfigurationError(
+        f"{name_or_path}: neither a file nor the name of a preset ({', '.join(named) or 'none found'})"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise ConfigurationError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, so not a configuration")
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if described is None:
+        return {}
+    if not isinstance(described, dict):
+        raise ConfigurationError(f"{path}: a configuration is a mapping of settings, not {type(described).__name__}")
+    return described

@@ -1,0 +1,51 @@
+"""What a result depends on, in one hash: equal fingerprints give equal results, so they can be reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+from pipelines.configuration import RunConfig
+from wsi_her2.slides.store import LAYOUT
+
+
+def software_version() -> str:
+    """Version of the installed package; 'unknown' when run from a folder that was never installed."""
+    try:
+        return metadata.version("wsi-her2")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str) -> str:
+    """Fingerprint of a slide under a configuration, a classifier and this version.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Its name, size and time of last change stand for its content: hashing gigabytes would cost more than
+        scoring them.
+    config : RunConfig
+        Without `compute`, which changes how fast but not what.
+    classifier_sha256 : str
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    stat = path.stat()
+    described = {
+        "slide": [path.name, stat.st_size, stat.st_mtime_ns],
+        "config": config.model_dump(mode="json", exclude={"compute"}),
+        "classifier": classifier_sha256,
+        "software": software_version(),
+        "layout": LAYOUT,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""`score` from inputs to summary: find the slides, score them on a cluster, keep the record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines.cluster import connect
+from pipelines.configuration import RunConfig
+from pipelines.fingerprint import software_version
+from pipelines.ledger import Ledger, command_line, describe_run
+from pipelines.progress import RunProgress
+from pipelines.results import partial_folder, publish, write_result
+from pipelines.schedule import SlideDone, SlideFailed, score_slides
+from pipelines.sources import PARTIAL_FOLDER, check_output, find_slides, known_slides, name_slides
+from pipelines.steps import SlideTask, model_info
+from wsi_her2.errors import ConfigurationError, HER2Error
+from wsi_her2.models.classifier import MEMBRANE, PatchClassifier, load_classifier
+from wsi_her2.scoring.result import ModelInfo, SlideResult
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Results of the slides that were asked for, in their order, and where the record lies."""
+
+    output: Path
+    results: tuple[SlideResult, ...]
+
+    @property
+    def all_scored(self) -> bool:
+        """Whether every slide has a call."""
+        return all(result.status == "scored" for result in self.results)
+
+
+def score(
+    inputs: Sequence[Path],
+    output: Path,
+    config: RunConfig,
+    *,
+    fresh: bool = False,
+    fail_fast: bool = False,
+    console: Console | None = None,
+) -> RunSummary:
+    """Score slides and write everything that `docs/outputs.md` describes.
+
+    Parameters
+    ----------
+    inputs : sequence of pathlib.Path
+        Slide files and folders of slides.
+    output : pathlib.Path
+        Made if needed. What it holds of an equal run is reused.
+    config : RunConfig
+    fresh : bool
+        Score again what an earlier run has scored.
+    fail_fast : bool
+        Stop at the first slide that fails.
+    console : rich.console.Console, optional
+        Where progress goes; stderr by default.
+
+    Raises
+    ------
+    ConfigurationError, ClassifierError, OutputError
+        Nothing was scored, and the message says what to do.
+    KeyboardInterrupt
+        Finished slides and finished blocks are kept.
+    """
+    console = console or Console(stderr=True)
+    classifier = resolve_classifier(config)
+    paths = find_slides(inputs)
+    check_output(output, inputs)
+    output = output.resolve()
+    sources = name_slides(paths, known_slides(output))
+    name = config.model or MEMBRANE
+    tasks = [
+        SlideTask(
+            source.slide_id,
+            source.path,
+            output,
+            config,
+            str(Path(name).resolve()) if Path(name).is_file() else name,
+            fresh,
+        )
+        for source in sources
+    ]
+    info = model_info(classifier)
+    by_slide: dict[str, SlideResult] = {}
+    with connect(config.compute) as client:
+        workers = sum(client.nthreads().values())
+        run = describe_run(command_line(), config.model_dump(mode="json"), asdict(info), workers)
+        run["scheduler"] = config.compute.scheduler or "local"
+        events = score_slides(
+            client,
+            tasks,
+            max_slides_open=config.compute.max_slides_open,
+            max_blocks_in_flight=config.compute.max_blocks_in_flight,
+        )
+        with Ledger(output, run) as ledger, RunProgress(len(tasks), console) as progress, closing(events):
+            for event in events:
+                result = None
+                if isinstance(event, SlideDone):
+                    result = event.result
+                elif isinstance(event, SlideFailed):
+                    result = record_failure(event.task, event.error, config, info)
+                if result is not None:
+                    by_slide[result.slide_id] = result
+                    ledger.add(result)
+                progress.show(event, result)
+                if fail_fast and isinstance(event, SlideFailed):
+                    break
+    with suppress(OSError):
+        (output / PARTIAL_FOLDER).rmdir()
+    return RunSummary(
+        output, tuple(by_slide[task.slide_id] for task in tasks if task.slide_id in by_slide)
+    )
+
+
+def resolve_classifier(config: RunConfig) -> PatchClassifier:
+    """Load the classifier of a configuration and see that it fits the modality.
+
+    Raises
+    ------
+    ConfigurationError, ClassifierError
+    """
+    if config.model is None and config.modality == "he":
+        raise ConfigurationError(
+            "no classifier for H&E is bundled: HER2 is not visible on H&E without a model trained on your own "
+            "slides. Pass one with --model."
+        )
+    classifier = load_classifier(config.model or MEMBRANE)
+    if classifier.modality != config.modality:
+        raise ConfigurationError(
+            f"the classifier {classifier.name!r} is for {classifier.modality}, but the run is for "
+            f"{config.modality}: pass --modality {classifier.modality}, or another --model."
+        )
+    return classifier
+
+
+def record_failure(task: SlideTask, error: BaseException, config: RunConfig, model: ModelInfo) -> SlideResult:
+    """Make a failure the slide's result, in place of whatever was half done."""
+    result = SlideResult(
+        slide_id=task.slide_id,
+        path=str(task.path),
+        status="failed",
+        reason=_reason(error),
+        modality=config.modality,
+        model=model,
+        version=software_version(),
+    )
+    partial = partial_folder(task.output, task.slide_id)
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        # On a full disk the row of the table is all that can be had.
+        partial.mkdir(parents=True, exist_ok=True)
+        write_result(partial, result)
+        publish(task.output, task.slide_id)
+    return result
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, HER2Error):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,169 @@
+"""Many slides on a Dask cluster, with bounded work in flight.
+
+The client only counts: it submits steps, hears what they returned, and submits more. A slide's failure ends
+that slide alone. What happens is yielded as events, so that progress, tables and tests see the same thing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import Client, Future, as_completed
+
+from pipelines.steps import BlockScored, Prepared, SlideTask, finish_slide, prepare_slide, score_block
+from wsi_her2.errors import HER2Error
+from wsi_her2.scoring.result import SlideResult
+
+log = logging.getLogger(__name__)
+
+BLOCKS_PER_THREAD = 3
+"""Blocks submitted per worker thread: one that runs, one that waits beside it, one on its way."""
+
+
+@dataclass(frozen=True)
+class SlidePlanned:
+    """A slide's blocks are known; `done` of them were scored by an earlier run."""
+
+    task: SlideTask
+    n_blocks: int
+    done: int
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """A block of a slide is in the store."""
+
+    task: SlideTask
+    n_patches: int
+
+
+@dataclass(frozen=True)
+class SlideDone:
+    """A slide has its result; `reused` when an earlier run had made it."""
+
+    task: SlideTask
+    result: SlideResult
+    reused: bool
+
+
+@dataclass(frozen=True)
+class SlideFailed:
+    """A slide could not be scored."""
+
+    task: SlideTask
+    error: BaseException
+
+
+Event = SlidePlanned | BlockDone | SlideDone | SlideFailed
+
+
+@dataclass
+class _Active:
+    """A slide between its first step and its last."""
+
+    task: SlideTask
+    fingerprint: str = ""
+    pending: deque[int] = field(default_factory=deque)
+    running: set[Future] = field(default_factory=set)
+    block_seconds: float = 0.0
+
+    @property
+    def all_blocks_done(self) -> bool:
+        return not self.pending and not self.running
+
+
+def score_slides(
+    client: Client,
+    tasks: Sequence[SlideTask],
+    *,
+    max_slides_open: int | None = None,
+    max_blocks_in_flight: int | None = None,
+) -> Iterator[Event]:
+    """Score slides and yield what happens.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    tasks : sequence of SlideTask
+    max_slides_open : int, optional
+        Slides between their first step and their last; one more than there are worker threads by default.
+    max_blocks_in_flight : int, optional
+        Blocks submitted and not finished; `BLOCKS_PER_THREAD` per worker thread by default.
+
+    Yields
+    ------
+    SlidePlanned, BlockDone, SlideDone or SlideFailed
+        Every task ends in exactly one SlideDone or SlideFailed. Closing the generator cancels what runs.
+    """
+    threads = max(1, sum(client.nthreads().values()))
+    slides_open = max_slides_open or threads + 1
+    in_flight = max_blocks_in_flight or BLOCKS_PER_THREAD * threads
+    waiting = deque(tasks)
+    active: list[_Active] = []
+    running: dict[Future, _Active] = {}
+    completed = as_completed(loop=client.loop)
+
+    def submit(slide: _Active, step: Any, *arguments: Any) -> None:
+        future = client.submit(step, slide.task, *arguments, pure=False)
+        slide.running.add(future)
+        running[future] = slide
+        completed.add(future)
+
+    try:
+        while waiting or active:
+            while waiting and len(active) < slides_open:
+                slide = _Active(waiting.popleft())
+                active.append(slide)
+                submit(slide, prepare_slide)
+            # Earlier slides first, so that slides finish one after the other instead of all at the end.
+            for slide in active:
+                while slide.pending and len(running) < in_flight:
+                    submit(slide, score_block, slide.fingerprint, slide.pending.popleft())
+            future = next(completed)
+            slide = running.pop(future)
+            slide.running.discard(future)
+            if slide not in active:
+                continue
+            try:
+                outcome = future.result()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this slide's alone
+                if not isinstance(error, HER2Error | OSError):
+                    log.error("%s: unexpected error", slide.task.path, exc_info=error)
+                _abandon(slide, active, running)
+                yield SlideFailed(slide.task, error)
+                continue
+            finally:
+                future.release()
+            match outcome:
+                case Prepared(result=SlideResult() as result):
+                    active.remove(slide)
+                    yield SlideDone(slide.task, result, reused=outcome.reused)
+                case Prepared():
+                    slide.fingerprint = outcome.fingerprint
+                    slide.pending.extend(outcome.pending)
+                    yield SlidePlanned(slide.task, outcome.n_blocks, outcome.n_blocks - len(outcome.pending))
+                    if slide.all_blocks_done:
+                        submit(slide, finish_slide, slide.block_seconds)
+                case BlockScored():
+                    slide.block_seconds += outcome.seconds
+                    yield BlockDone(slide.task, outcome.n_patches)
+                    if slide.all_blocks_done:
+                        submit(slide, finish_slide, slide.block_seconds)
+                case SlideResult():
+                    active.remove(slide)
+                    yield SlideDone(slide.task, outcome, reused=False)
+    finally:
+        if running:
+            client.cancel(list(running), force=True)
+
+
+def _abandon(slide: _Active, active: list[_Active], running: dict[Future, _Active]) -> None:
+    """Forget a slide; futures of it that still run are dropped when they come in."""
+    active.remove(slide)
+    slide.pending.clear()
+    for future in slide.running:
+        future.cancel()

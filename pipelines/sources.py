@@ -1,0 +1,150 @@
+"""Which slides a run is about, and the identifier under which each keeps its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_her2.errors import ConfigurationError, OutputError
+
+SLIDE_SUFFIXES = frozenset(
+    ".svs .ndpi .tif .tiff .svslide .scn .mrxs .vms .vmu .bif .czi .dcm .qptiff .btf".split()
+)
+"""Files that a folder is searched for. A file named on the command line is tried whatever its suffix."""
+
+RESULT_FILE = "result.json"
+PARTIAL_FOLDER = ".partial"
+"""Where results grow before they are renamed into place; dotted, so that no slide identifier collides with it."""
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """A slide file and the identifier of its results: its stem, made unique and safe as a folder name."""
+
+    slide_id: str
+    path: Path
+
+
+def find_slides(inputs: Sequence[Path]) -> list[Path]:
+    """Slide files among the inputs, folders searched through and through, in a fixed order.
+
+    Parameters
+    ----------
+    inputs : sequence of pathlib.Path
+
+    Raises
+    ------
+    ConfigurationError
+        An input does not exist, or nothing was found.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        if given.is_dir():
+            for path in sorted(_slides_below(given)):
+                found.setdefault(path)
+        elif given.exists():
+            found.setdefault(Path(os.path.abspath(given)))
+        else:
+            raise ConfigurationError(f"{given}: no such file or folder")
+    if not found:
+        raise ConfigurationError(
+            f"no slides in {', '.join(map(str, inputs))}: looked for files ending in "
+            f"{', '.join(sorted(SLIDE_SUFFIXES))}. Name a file to have it tried whatever its ending."
+        )
+    return list(found)
+
+
+def name_slides(paths: Iterable[Path], known: Mapping[str, str] | None = None) -> list[SlideSource]:
+    """Give each slide the identifier of its results.
+
+    Parameters
+    ----------
+    paths : iterable of pathlib.Path
+    known : mapping of str to str, optional
+        Identifiers that the output folder already uses, and the path of each one's slide. A slide keeps its
+        identifier, and no other slide gets it.
+    """
+    owner = dict(known or {})
+    by_path = {path: slide_id for slide_id, path in owner.items()}
+    # Folded, because some file systems take A and a for the same folder.
+    taken = {_folded(slide_id) for slide_id in owner}
+    sources = []
+    for path in paths:
+        slide_id = by_path.get(str(path))
+        if slide_id is None:
+            stem = safe_name(path.stem)
+            slide_id, number = stem, 1
+            while _folded(slide_id) in taken:
+                number += 1
+                slide_id = f"{stem}_{number}"
+            taken.add(_folded(slide_id))
+        sources.append(SlideSource(slide_id, path))
+    return sources
+
+
+def safe_name(stem: str) -> str:
+    """A stem as a folder name: letters of any script stay, what a file system or a shell trips over goes."""
+    name = unicodedata.normalize("NFC", stem)
+    name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|$`!\'&;#%{}~]', "_", name)
+    name = name.encode("utf-8", "replace").decode("utf-8").strip().lstrip(".-")
+    while len(name.encode("utf-8")) > 120:
+        name = name[:-1]
+    return name.rstrip(". ") or "slide"
+
+
+def known_slides(output: Path) -> dict[str, str]:
+    """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over."""
+    known = {}
+    for file in sorted(output.glob(f"*/{RESULT_FILE}")):
+        try:
+            known[file.parent.name] = str(json.loads(file.read_text(encoding="utf-8"))["path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return known
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Make the output folder and see that it can be written.
+
+    Raises
+    ------
+    OutputError
+        It lies inside an input folder, is a file, or cannot be written.
+    """
+    resolved = output.resolve()
+    for given in inputs:
+        if given.is_dir() and resolved.is_relative_to(given.resolve()):
+            raise OutputError(
+                f"{output}: the output folder lies inside the input folder {given}, so that the next run would "
+                "search the results for slides. Choose a folder outside it with -o."
+            )
+    try:
+        (output / PARTIAL_FOLDER).mkdir(parents=True, exist_ok=True)
+        probe = output / PARTIAL_FOLDER / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{output}: results cannot be written there ({error.strerror or error}). "
+            "Choose another folder with -o, or free space and check permissions."
+        ) from error
+
+
+def _slides_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise ConfigurationError(f"{error.filename}: cannot be searched for slides ({error.strerror})") from error
+
+    for root, folders, files in os.walk(os.path.abspath(folder), onerror=refuse, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SLIDE_SUFFIXES:
+                yield Path(root) / name
+
+
+def _folded(slide_id: str) -> str:
+    return unicodedata.normalize("NFC", slide_id).casefold()

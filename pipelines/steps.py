@@ -1,0 +1,380 @@
+"""The three steps of a slide, as they run inside a worker: prepare it, score a block, finish it.
+
+A step gets paths and numbers and returns numbers; pixels never travel between processes. What one step leaves
+for the next lies in the slide's partial folder, which is also what an interrupted run continues from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.configuration import RunConfig
+from pipelines.fingerprint import slide_fingerprint, software_version
+from pipelines.results import partial_folder, publish, read_result, write_json, write_result
+from pipelines.slide_files import write_slide_files
+from wsi_her2.errors import SlideReadError, StoreError
+from wsi_her2.models.classifier import OTHER, PatchClassifier, load_classifier
+from wsi_her2.scoring.call import call_slide
+from wsi_her2.scoring.confidence import spatial_blocks
+from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
+from wsi_her2.scoring.quality import QUALITY, measure_quality
+from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
+from wsi_her2.slides.blocks import read_block, sample_patches
+from wsi_her2.slides.grid import PatchGrid, plan_patches
+from wsi_her2.slides.slide import Slide, open_slide
+from wsi_her2.slides.stain import StainCorrection, fit_stain
+from wsi_her2.slides.store import PatchStore
+from wsi_her2.slides.tissue import TissueMask, detect_tissue
+from wsi_her2.slides.white_point import WhitePoint
+
+STORE = "patches.zarr"
+_PLAN = "plan.json"
+_SAMPLED_PATCHES = 64
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """What a worker needs to know of a slide.
+
+    Attributes
+    ----------
+    slide_id : str
+    path : pathlib.Path
+    output : pathlib.Path
+        Folder of the run.
+    config : RunConfig
+    classifier : str
+        Name or path.
+    fresh : bool
+        Whether to ignore what earlier runs left.
+    """
+
+    slide_id: str
+    path: Path
+    output: Path
+    config: RunConfig
+    classifier: str
+    fresh: bool = False
+
+    @property
+    def partial(self) -> Path:
+        """Where the results grow."""
+        return partial_folder(self.output, self.slide_id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found out about a slide before its blocks are scored."""
+
+    fingerprint: str
+    reader: ReaderInfo
+    white_point: WhitePoint
+    stain: StainCorrection
+    tissue_mm2: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A slide that is ready: either its blocks are to be scored, or there is a result already.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of the plan that the blocks belong to.
+    n_blocks : int
+    pending : tuple of int
+        Blocks that are still to be scored.
+    result : SlideResult or None
+    reused : bool
+        Whether the result is an earlier run's.
+    """
+
+    fingerprint: str
+    n_blocks: int = 0
+    pending: tuple[int, ...] = ()
+    result: SlideResult | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class BlockScored:
+    """A block that is in the store."""
+
+    n_patches: int
+    seconds: float
+
+
+def model_info(classifier: PatchClassifier) -> ModelInfo:
+    """A classifier as results name it."""
+    return ModelInfo(
+        name=classifier.name,
+        sha256=classifier.sha256,
+        classes=classifier.classes,
+        patch_px=classifier.patch_px,
+        mpp=classifier.mpp,
+        card=dict(classifier.card),
+    )
+
+
+def prepare_slide(task: SlideTask) -> Prepared:
+    """Open a slide, find its tissue, look whether it can be assessed, fit its stain, plan its blocks.
+
+    Raises
+    ------
+    HER2Error, OSError
+        The slide cannot be read or the results cannot be written.
+    """
+    started = time.perf_counter()
+    cv2.setNumThreads(1)
+    classifier = load_classifier(task.classifier)
+    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256)
+    if not task.fresh:
+        earlier = read_result(task.output / task.slide_id)
+        if earlier is not None and earlier.fingerprint == fingerprint and earlier.status != "failed":
+            return Prepared(fingerprint, result=replace(earlier, path=str(task.path)), reused=True)
+        interrupted = _pending_blocks(task, fingerprint)
+        if interrupted is not None:
+            return interrupted
+    shutil.rmtree(task.partial, ignore_errors=True)
+    task.partial.mkdir(parents=True)
+    slide = open_slide(task.path, mpp=task.config.mpp, backend=task.config.backend)
+    mask = detect_tissue(slide, task.config.tissue)
+    _refuse_damaged(slide, mask, task.config.gate.max_unreadable_fraction)
+    reasons = gate_overview(mask, task.config.gate)
+    patches = task.config.patches
+    grid = plan_patches(
+        slide,
+        mask,
+        classifier.patch_px,
+        classifier.mpp,
+        min_tissue=patches.min_tissue,
+        block_edge=patches.block_edge,
+    )
+    sample = sample_patches(slide, grid, 0 if reasons else _SAMPLED_PATCHES)
+    stain = fit_stain(sample.reshape(-1, 3), mask.white_point, classifier.modality, task.config.stain)
+    if not reasons:
+        glass = StainCorrection("white-point", mask.white_point.rgb).apply(sample)
+        reasons = gate_quality(measure_quality(glass), classifier.modality, task.config.gate)
+    store = PatchStore.create(
+        task.partial / STORE,
+        grid if not reasons else _nothing_of(grid),
+        classes=classifier.classes,
+        quality=QUALITY,
+        measures=classifier.measure_names,
+        pixels=task.config.store_patches,
+        attributes={"slide": task.path.name, "classifier": classifier.name, "sha256": classifier.sha256},
+    )
+    store.write_overview(mask)
+    plan = Plan(
+        fingerprint=fingerprint,
+        reader=ReaderInfo(
+            slide.backend, slide.backend_requested, slide.mpp, slide.mpp_source, slide.dimensions
+        ),
+        white_point=mask.white_point,
+        stain=stain,
+        tissue_mm2=mask.area_mm2,
+        seconds=time.perf_counter() - started,
+    )
+    slide.close()
+    if reasons:
+        return Prepared(fingerprint, result=_publish(task, plan, store, classifier, reasons))
+    write_json(task.partial / _PLAN, _PLANS.dump_python(plan, mode="json"))
+    return Prepared(fingerprint, grid.n_blocks, tuple(range(grid.n_blocks)))
+
+
+def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
+    """Read a block once, cut it, correct its stain, classify its patches, write one chunk.
+
+    Parameters
+    ----------
+    task : SlideTask
+    fingerprint : str
+        Of the plan, from `Prepared`.
+    block : int
+
+    Raises
+    ------
+    OSError
+        The block cannot be written. Pixels that cannot be read are no error: they are left out and counted.
+    """
+    started = time.perf_counter()
+    job = _open_planned(task, fingerprint)
+    patches, readable = read_block(job.slide, job.grid, block)
+    probabilities = np.full((len(patches), len(job.classifier.classes)), np.nan, np.float32)
+    quality = np.full((len(patches), len(QUALITY)), np.nan, np.float32)
+    measures = np.full((len(patches), len(job.classifier.measure_names)), np.nan, np.float32)
+    if readable.any():
+        chosen = patches[readable]
+        glass = job.glass.apply(chosen)
+        quality[readable] = measure_quality(glass)
+        corrected = glass if job.stain == job.glass else job.stain.apply(chosen)
+        probabilities[readable], measures[readable] = job.classifier.predict_and_measure(corrected)
+    job.store.write_block(block, probabilities, quality, measures, patches)
+    return BlockScored(int(readable.sum()), time.perf_counter() - started)
+
+
+def finish_slide(task: SlideTask, block_seconds: float) -> SlideResult:
+    """Gate and call a slide whose blocks are all scored, write its files, put its folder in place.
+
+    Parameters
+    ----------
+    task : SlideTask
+    block_seconds : float
+        What the blocks took, for the record.
+
+    Raises
+    ------
+    HER2Error, OSError
+    """
+    plan = _read_plan(task)
+    if plan is None:
+        raise StoreError(f"{task.partial}: the plan of the slide is gone. Run again.")
+    store = PatchStore.open(task.partial / STORE)
+    classifier = load_classifier(task.classifier)
+    return _publish(task, plan, store, classifier, [], block_seconds)
+
+
+def _publish(
+    task: SlideTask,
+    plan: Plan,
+    store: PatchStore,
+    classifier: PatchClassifier,
+    early_reasons: list[GateReason],
+    block_seconds: float = 0.0,
+) -> SlideResult:
+    """Turn the store into a result, write the slide's files and rename its folder into place."""
+    started = time.perf_counter()
+    result = replace(
+        _result_of(task, plan, store, classifier, early_reasons),
+        timings_s={"prepare": round(plan.seconds, 3), "blocks": round(block_seconds, 3)},
+    )
+    # Example patches come from the slide itself; where that is gone by now the report does without.
+    write_slide_files(task.partial, result, store, _reopened(task, plan))
+    finish = round(time.perf_counter() - started, 3)
+    result = replace(result, timings_s={**result.timings_s, "finish": finish})
+    write_result(task.partial, result)
+    (task.partial / _PLAN).unlink(missing_ok=True)
+    publish(task.output, task.slide_id)
+    return result
+
+
+def _result_of(
+    task: SlideTask, plan: Plan, store: PatchStore, classifier: PatchClassifier, early_reasons: list[GateReason]
+) -> SlideResult:
+    gate, probabilities, tissue = task.config.gate, store.probabilities, store.tissue
+    scored = ~np.isnan(probabilities).any(axis=1)
+    planned = int(store.grid.selected.sum())
+    unreadable = 1.0 - int(scored.sum()) / planned if planned else 0.0
+    labels = probabilities[scored].argmax(axis=1)
+    tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
+    tumour_patches = int(np.isin(labels, tumour).sum())
+    reasons = early_reasons or [
+        *gate_quality(store.quality, classifier.modality, gate),
+        *gate_patches(unreadable, tumour_patches, classifier.trained, gate),
+    ]
+    call = None
+    if not reasons:
+        call = call_slide(
+            probabilities,
+            classifier.classes,
+            weights=tissue,
+            thresholds=task.config.thresholds,
+            blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
+        )
+    return SlideResult(
+        slide_id=task.slide_id,
+        path=str(task.path),
+        status="not_assessable" if reasons else "scored",
+        reason="; ".join(str(reason) for reason in reasons),
+        modality=classifier.modality,
+        model=model_info(classifier),
+        version=software_version(),
+        fingerprint=plan.fingerprint,
+        call=call,
+        gate=tuple(reasons),
+        reader=plan.reader,
+        white_point=plan.white_point,
+        stain=plan.stain,
+        n_patches=int(scored.sum()),
+        tumour_patches=tumour_patches,
+        tissue_mm2=plan.tissue_mm2,
+        unreadable_fraction=unreadable,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a worker keeps open between the blocks of a slide."""
+
+    slide: Slide
+    store: PatchStore
+    grid: PatchGrid
+    glass: StainCorrection
+    stain: StainCorrection
+    classifier: PatchClassifier
+
+
+@lru_cache(maxsize=4)
+def _open_planned(task: SlideTask, fingerprint: str) -> _Job:
+    cv2.setNumThreads(1)
+    plan = _read_plan(task)
+    if plan is None or plan.fingerprint != fingerprint:
+        raise StoreError(f"{task.partial}: another run has changed the plan of the slide. Run again.")
+    slide = _reopened(task, plan)
+    if slide is None:
+        raise SlideReadError(f"{task.path}: the slide has gone or changed since it was opened")
+    store = PatchStore.open(task.partial / STORE)
+    glass = StainCorrection("white-point", plan.white_point.rgb)
+    return _Job(slide, store, store.grid, glass, plan.stain, load_classifier(task.classifier))
+
+
+def _reopened(task: SlideTask, plan: Plan) -> Slide | None:
+    try:
+        return open_slide(task.path, mpp=task.config.mpp, backend=plan.reader.backend)
+    except OSError:
+        return None
+
+
+_PLANS: TypeAdapter[Plan] = TypeAdapter(Plan)
+
+
+def _read_plan(task: SlideTask) -> Plan | None:
+    try:
+        return _PLANS.validate_json((task.partial / _PLAN).read_bytes())
+    except (OSError, ValidationError, json.JSONDecodeError):
+        return None
+
+
+def _pending_blocks(task: SlideTask, fingerprint: str) -> Prepared | None:
+    """What an interrupted run of the same slide left to do; None where it left nothing that can be used."""
+    plan = _read_plan(task)
+    if plan is None or plan.fingerprint != fingerprint:
+        return None
+    try:
+        done = PatchStore.open(task.partial / STORE).done
+    except StoreError:
+        return None
+    return Prepared(fingerprint, len(done), tuple(int(block) for block in np.flatnonzero(~done)))
+
+
+def _refuse_damaged(slide: Slide, mask: TissueMask, limit: float) -> None:
+    unreadable = float(mask.overview.unreadable.mean())
+    if unreadable > limit:
+        raise SlideReadError(
+            f"{slide.name}: {unreadable:.0%} of the slide cannot be decoded (limit {limit:.0%}): the file is "
+            "truncated or damaged. Copy it again from the scanner."
+        )
+
+
+def _nothing_of(grid: PatchGrid) -> PatchGrid:
+    return replace(grid, block_xy=np.zeros((0, 2), np.int32), tissue=np.zeros(0, np.float32))
