@@ -1,0 +1,79 @@
+"""`overlay.geojson`: the tissue and the tumour patches as QuPath imports them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wsi_her2.reports.atomic import text_beside
+from wsi_her2.reports.palette import OTHER, colour_of
+from wsi_her2.reports.patches import scored_patches, side_px0
+from wsi_her2.slides.store import PatchStore
+from wsi_her2.slides.tissue import TissueMask, outline_pieces
+
+_TISSUE_COLOUR = (0, 150, 60)
+
+
+def write_overlay_geojson(path: Path, store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> None:
+    """Write a GeoJSON FeatureCollection for QuPath: one tissue annotation, and a tile for each tumour patch.
+
+    Coordinates are level-0 pixels of the slide, whole numbers. A tile carries its class, the class's colour and
+    the probabilities as measurements. Patches classified as 'other' are left out, to keep the file small: they
+    are most of many slides, and `patches.csv` has them. So the file answers where the tumour is and how it
+    stains, not which patches were looked at. Features are written one by one, so memory does not grow with them.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    store : PatchStore
+    classes : tuple of str
+        Those of the store.
+    mask : TissueMask
+    """
+    with text_beside(path) as stream:
+        stream.write('{"type":"FeatureCollection","features":[')
+        before = "\n"
+        for feature in _features(store, classes, mask):
+            stream.write(before + json.dumps(feature, separators=(",", ":")))
+            before = ",\n"
+        stream.write("\n]}\n")
+
+
+def _features(store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> Iterator[dict[str, Any]]:
+    pieces = outline_pieces(mask)
+    if pieces:
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "MultiPolygon", "coordinates": pieces},
+            "properties": {
+                "objectType": "annotation",
+                "name": "Tissue",
+                "classification": {"name": "Tissue", "color": list(_TISSUE_COLOUR)},
+                "isLocked": True,
+            },
+        }
+    side = side_px0(store)
+    classifications = [{"name": name, "color": list(colour_of(name))} for name in classes]
+    for batch in scored_patches(store, classes):
+        columns = (batch.xy.tolist(), batch.probabilities.tolist(), batch.labels.tolist())
+        for (x, y), probabilities, label in zip(*columns, strict=True):
+            if classes[label] == OTHER:
+                continue
+            right, bottom = x + side, y + side
+            yield {
+                "type": "Feature",
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [[[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]],
+                },
+                "properties": {
+                    "objectType": "tile",
+                    "classification": classifications[label],
+                    "measurements": {
+                        name: round(share, 4) for name, share in zip(classes, probabilities, strict=True)
+                    },
+                    "isLocked": True,
+                },
+            }
