@@ -87,7 +87,9 @@ def score(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for slides and results.")] = Path("demo-out"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for slides and results.")] = Path(
+        "demo-out"
+    ),
 ) -> None:
     """Make small slides, score them, print the table and where the report lies."""
     from pipelines.demo import run_demo
@@ -199,8 +201,6 @@ def _options(
         raise typer.Exit
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    # It reports every odd tag of a damaged file, again and again; what matters becomes an error of ours.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def main() -> None:
@@ -237,17 +237,27 @@ def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> N
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("slide", "call", "group", "confidence", "0 %", "1+ %", "2+ %", "3+ %", "H-score", "remark"):
-        table.add_column(heading, justify="left" if heading in ("slide", "group", "remark") else "right")
-    for result, row in zip(results, rows, strict=True):
-        remark = {"scored": "uncalibrated" if result.calibration == "none" else ""}.get(
-            result.status, f"{result.status.replace('_', ' ')}: {result.reason}"
+    for heading in ("slide", "call", "group", "sure", "0 %", "1+ %", "2+ %", "3+ %", "H-score"):
+        table.add_column(
+            heading,
+            justify="left" if heading in ("slide", "group") else "right",
+            no_wrap=heading != "slide",
+            overflow="fold",
         )
-        shown = [result.slide_id, row["her2_score"], row["her2_group"], row["confidence"]]
-        shown += [_one_decimal(row[f"pct_{grade}"]) for grade in range(4)]
-        table.add_row(*(Text(cell) for cell in (*shown, _one_decimal(row["h_score"]), remark)))
-    Console().print(table)
+    for result, row in zip(results, rows, strict=True):
+        if result.status == "scored":
+            shown = [result.slide_id, row["her2_score"], row["her2_group"], row["confidence"]]
+            shown += [_one_decimal(row[f"pct_{grade}"]) for grade in range(4)]
+            table.add_row(*(Text(cell) for cell in (*shown, _one_decimal(row["h_score"]))))
+    if table.rows:
+        console.print(table)
+    if any(result.status == "scored" and result.calibration == "none" for result in results):
+        typer.echo("Uncalibrated: the cut-offs are not this laboratory's, so compare slides by their H-score.")
+    for result in results:
+        if result.status != "scored":
+            typer.echo(f"{result.slide_id}: {result.status.replace('_', ' ')}: {result.reason}")
     typer.echo(f"Table:  {output / 'slides.csv'}")
     typer.echo(f"Report: {output / 'index.html'}")
     typer.echo("Research use only.")

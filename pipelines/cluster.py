@@ -31,6 +31,9 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     ConfigurationError
         The scheduler does not answer.
     """
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        # What matters of the cluster's life becomes a slide's row and reason; the rest is noise to a user.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if settings.scheduler is not None:
         with _connected(settings.scheduler) as client:
             yield client
@@ -40,7 +43,9 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     if not settings.processes:
         layout = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
     quiet = {
-        "distributed.worker.daemon": True,
+        # Nothing of the cluster is served to a browser; the record of the run is in its output folder.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
         # A block is bounded by design; the nanny need not second-guess a process that holds decoded tiles.
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
@@ -48,7 +53,7 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     }
     with (
         dask.config.set(quiet),
-        LocalCluster(**layout, dashboard_address=None, silence_logs=logging.CRITICAL) as cluster,
+        LocalCluster(**layout, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -72,5 +77,7 @@ def _connected(address: str) -> Iterator[Client]:
         ) from error
     with client:
         if not client.nthreads():
-            raise ConfigurationError(f"{address}: the scheduler has no workers. Start some: `dask worker {address}`.")
+            raise ConfigurationError(
+                f"{address}: the scheduler has no workers. Start some: `dask worker {address}`."
+            )
         yield client

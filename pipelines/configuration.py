@@ -130,5 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
     if described is None:
         return {}
     if not isinstance(described, dict):
-        raise ConfigurationError(f"{path}: a configuration is a mapping of settings, not {type(described).__name__}")
+        raise ConfigurationError(
+            f"{path}: a configuration is a mapping of settings, not {type(described).__name__}"
+        )
     return described

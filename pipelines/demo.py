@@ -32,9 +32,7 @@ def run_demo(output: Path) -> tuple[RunSummary, str]:
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
     stained = _core()
-    write_pyramid(
-        slides / "stained_core.tif", stained.shape[1], stained.shape[0], _reader_of(stained), mpp=_MPP
-    )
+    write_pyramid(slides / "stained_core.tif", stained.shape[1], stained.shape[0], _reader_of(stained), mpp=_MPP)
     blank = np.full_like(stained, _GLASS)
     write_pyramid(slides / "blank_glass.tif", blank.shape[1], blank.shape[0], _reader_of(blank), mpp=_MPP)
     summary = score([slides], output / "results", load_config(None))
@@ -50,7 +48,9 @@ def _core() -> RGB:
     from skimage import data
 
     field: RGB = data.immunohistochemistry()
-    mirrored = np.concatenate([np.concatenate([field, field[:, ::-1]], 1), np.concatenate([field, field[:, ::-1]], 1)[::-1]], 0)
+    mirrored = np.concatenate(
+        [np.concatenate([field, field[:, ::-1]], 1), np.concatenate([field, field[:, ::-1]], 1)[::-1]], 0
+    )
     repeats = -(-_TILES // 2)
     tissue = np.tile(mirrored, (repeats, repeats, 1))
     side = tissue.shape[0] + 512

@@ -89,7 +89,9 @@ class Ledger:
         write_json(self.output / RUN_FILE, self.run)
 
 
-def describe_run(argv: Sequence[str], config: dict[str, Any], model: dict[str, Any], workers: int) -> dict[str, Any]:
+def describe_run(
+    argv: Sequence[str], config: dict[str, Any], model: dict[str, Any], workers: int
+) -> dict[str, Any]:
     """What `run.json` says besides its times."""
     return {
         "version": software_version(),

@@ -114,9 +114,7 @@ def score(
                     break
     with suppress(OSError):
         (output / PARTIAL_FOLDER).rmdir()
-    return RunSummary(
-        output, tuple(by_slide[task.slide_id] for task in tasks if task.slide_id in by_slide)
-    )
+    return RunSummary(output, tuple(by_slide[task.slide_id] for task in tasks if task.slide_id in by_slide))
 
 
 def resolve_classifier(config: RunConfig) -> PatchClassifier:

@@ -7,6 +7,7 @@ for the next lies in the slide's partial folder, which is also what an interrupt
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -135,7 +136,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
         The slide cannot be read or the results cannot be written.
     """
     started = time.perf_counter()
-    cv2.setNumThreads(1)
+    _settle_process()
     classifier = load_classifier(task.classifier)
     fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256)
     if not task.fresh:
@@ -177,9 +178,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
     store.write_overview(mask)
     plan = Plan(
         fingerprint=fingerprint,
-        reader=ReaderInfo(
-            slide.backend, slide.backend_requested, slide.mpp, slide.mpp_source, slide.dimensions
-        ),
+        reader=ReaderInfo(slide.backend, slide.backend_requested, slide.mpp, slide.mpp_source, slide.dimensions),
         white_point=mask.white_point,
         stain=stain,
         tissue_mm2=mask.area_mm2,
@@ -326,7 +325,7 @@ class _Job:
 
 @lru_cache(maxsize=4)
 def _open_planned(task: SlideTask, fingerprint: str) -> _Job:
-    cv2.setNumThreads(1)
+    _settle_process()
     plan = _read_plan(task)
     if plan is None or plan.fingerprint != fingerprint:
         raise StoreError(f"{task.partial}: another run has changed the plan of the slide. Run again.")
@@ -336,6 +335,13 @@ def _open_planned(task: SlideTask, fingerprint: str) -> _Job:
     store = PatchStore.open(task.partial / STORE)
     glass = StainCorrection("white-point", plan.white_point.rgb)
     return _Job(slide, store, store.grid, glass, plan.stain, load_classifier(task.classifier))
+
+
+def _settle_process() -> None:
+    """One thread per worker, since the workers already fill the cores, and no codec chatter."""
+    cv2.setNumThreads(1)
+    # tifffile reports every odd tag of a damaged file, again and again; what matters becomes an error of ours.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def _reopened(task: SlideTask, plan: Plan) -> Slide | None:

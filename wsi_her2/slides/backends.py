@@ -211,7 +211,7 @@ def open_first_that_reads(path: Path) -> Backend:
         except UnsupportedSlide as error:
             refusals.append(str(error))
             continue
-        if _decodes(candidate):
+        if decodes(candidate):
             if opened is not None:
                 opened.close()
             return candidate
@@ -221,14 +221,19 @@ def open_first_that_reads(path: Path) -> Backend:
             candidate.close()
     if opened is not None:
         return opened
-    raise UnsupportedSlide(
-        f"{path}: not a slide that can be read ({'; '.join(refusals)}). "
-        "The file is damaged, incomplete or of another kind; copy it again from the scanner or export it as "
-        "tiled TIFF, SVS, NDPI or DICOM."
+    raise not_readable(path, "; ".join(refusals))
+
+
+def not_readable(path: Path, why: str) -> UnsupportedSlide:
+    """The error for a file that no backend can read."""
+    return UnsupportedSlide(
+        f"{path.name}: not a slide that can be read ({why}). The file is damaged, incomplete or of another kind: "
+        "copy it again from the scanner, or export it as tiled TIFF, SVS, NDPI or DICOM."
     )
 
 
-def _decodes(backend: Backend) -> bool:
+def decodes(backend: Backend) -> bool:
+    """Whether a pixel in the middle of every level can be decoded."""
     try:
         for index, level in enumerate(backend.levels):
             backend.read(index, level.width // 2, level.height // 2, 1, 1)

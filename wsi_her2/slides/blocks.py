@@ -45,9 +45,7 @@ def read_block(slide: Slide, grid: PatchGrid, block: int) -> tuple[RGB, npt.NDAr
     except SlideReadError:
         for row, column in np.argwhere(wanted):
             try:
-                patches[row, column] = slide.read(
-                    x + int(column) * px0, y + int(row) * px0, px, px, grid.mpp
-                )
+                patches[row, column] = slide.read(x + int(column) * px0, y + int(row) * px0, px, px, grid.mpp)
                 readable[row, column] = True
             except SlideReadError:
                 continue

@@ -19,6 +19,8 @@ from wsi_her2.slides.backends import (
     Backend,
     Level,
     MemoryBackend,
+    decodes,
+    not_readable,
     open_backend,
     open_first_that_reads,
 )
@@ -286,8 +288,12 @@ def open_slide(path: str | Path, mpp: float | None = None, backend: str = "auto"
         raise ValueError(f"backend is 'auto' or one of {', '.join(FILE_BACKENDS)}, not {backend!r}")
     try:
         resolution = resolve_mpp(opened.properties, user_mpp=mpp, name=path.name)
-    except ValueError:
+    except ValueError as error:
+        # A file that shows no pixels either is not a slide of unknown scale; it is no slide.
+        readable = decodes(opened)
         opened.close()
+        if not readable:
+            raise not_readable(path, f"{opened.name} opens it but decodes no pixels") from error
         raise
     return Slide(opened, resolution, path=path, name=path.name, requested=backend)
 

@@ -118,8 +118,8 @@ class PatchStore:
                 config={"write_empty_chunks": False},
             )
 
-        group.create_array("xy", data=grid.xy)
-        group.create_array("tissue", data=grid.tissue)
+        _write_whole(group, "xy", grid.xy)
+        _write_whole(group, "tissue", grid.tissue)
         column("probabilities", len(classes), "float32", np.nan)
         column("quality", len(quality), "float32", np.nan)
         if measures:
@@ -197,7 +197,7 @@ class PatchStore:
             ("pen", mask.pen),
             ("unreadable", overview.unreadable),
         ):
-            group.create_array(name, data=data, compressors=ZstdCodec(level=3), overwrite=True)
+            _write_whole(group, name, data)
 
     def read_overview(self) -> TissueMask:
         """What `write_overview` kept."""
@@ -211,21 +211,14 @@ class PatchStore:
         )
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
-        return tissue_mask(
-            np.asarray(images["tissue"], bool), np.asarray(images["pen"], bool), overview, white
-        )
+        return tissue_mask(np.asarray(images["tissue"], bool), np.asarray(images["pen"], bool), overview, white)
 
     def write_examples(self, examples: Mapping[str, Sequence[tuple[int, int, RGB]]]) -> None:
         """Keep a few patches of each class: level-0 position and pixels (uint8 H x W x 3, all of one size)."""
         group = self._group.require_group("examples")
         for name, patches in examples.items():
             if patches:
-                array = group.create_array(
-                    name.replace("+", "plus"),
-                    data=np.stack([rgb for _, _, rgb in patches]),
-                    compressors=ZstdCodec(level=3),
-                    overwrite=True,
-                )
+                array = _write_whole(group, name.replace("+", "plus"), np.stack([rgb for _, _, rgb in patches]))
                 array.attrs.update({"class": name, "xy": [[x, y] for x, y, _ in patches]})
 
     def read_examples(self) -> dict[str, list[tuple[int, int, RGB]]]:
@@ -299,3 +292,14 @@ class PatchStore:
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self._group.store_path}: {name!r} is not an array. Run again with --fresh.")
         return array
+
+
+def _write_whole(group: zarr.Group, name: str, data: npt.NDArray[Any]) -> zarr.Array[Any]:
+    """Write an array that one process writes at once: a single chunk, a single file."""
+    return group.create_array(
+        name,
+        data=data,
+        chunks=tuple(max(1, side) for side in data.shape),
+        compressors=ZstdCodec(level=3),
+        overwrite=True,
+    )
