@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_SOME_NOT_SCORED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="Score HER2 on whole-slide images: a call of 0, 1+, 2+ or 3+ that can be checked by eye. Research use only.",
+    help="HER2 scoring of whole-slide images: a call of 0, 1+, 2+ or 3+ to check by eye. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -48,9 +49,8 @@ def _core() -> RGB:
     from skimage import data
 
     field: RGB = data.immunohistochemistry()
-    mirrored = np.concatenate(
-        [np.concatenate([field, field[:, ::-1]], 1), np.concatenate([field, field[:, ::-1]], 1)[::-1]], 0
-    )
+    pair = np.concatenate([field, field[:, ::-1]], axis=1)
+    mirrored = np.concatenate([pair, pair[::-1]], axis=0)
     repeats = -(-_TILES // 2)
     tissue = np.tile(mirrored, (repeats, repeats, 1))
     side = tissue.shape[0] + 512
@@ -59,10 +59,10 @@ def _core() -> RGB:
     inside = np.zeros((side, side), np.float32)
     cv2.circle(inside, (side // 2, side // 2), tissue.shape[0] // 2 - 8, 1.0, -1)
     inside = cv2.GaussianBlur(inside, (0, 0), 2.0)[..., None]
-    return np.asarray(canvas * inside + np.float32(_GLASS) * (1 - inside), np.uint8)
+    return np.asarray(canvas * inside + np.asarray(_GLASS, np.float32) * (1 - inside), np.uint8)
 
 
-def _reader_of(pixels: RGB):  # noqa: ANN202
+def _reader_of(pixels: RGB) -> Callable[[int, int, int, int], RGB]:
     def render(x: int, y: int, width: int, height: int) -> RGB:
         return pixels[y : y + height, x : x + width]
 

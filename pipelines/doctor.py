@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["ok", "missing", "broken"]
 
@@ -76,11 +76,12 @@ def _codecs() -> str:
     import numpy as np
 
     image = np.full((64, 64, 3), 200, np.uint8)
-    for encode, decode in (
+    codecs: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
         (imagecodecs.jpeg8_encode, imagecodecs.jpeg8_decode),
         (imagecodecs.jpeg2k_encode, imagecodecs.jpeg2k_decode),
         (imagecodecs.zstd_encode, imagecodecs.zstd_decode),
-    ):
+    )
+    for encode, decode in codecs:
         decode(encode(image))
     return "JPEG, JPEG 2000 and Zstandard encode and decode"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,11 +68,12 @@ class _Active:
     task: SlideTask
     fingerprint: str = ""
     pending: deque[int] = field(default_factory=deque)
-    running: set[Future] = field(default_factory=set)
+    running: int = 0
     block_seconds: float = 0.0
+    error: BaseException | None = None
 
     @property
-    def all_blocks_done(self) -> bool:
+    def all_steps_done(self) -> bool:
         return not self.pending and not self.running
 
 
@@ -82,7 +83,7 @@ def score_slides(
     *,
     max_slides_open: int | None = None,
     max_blocks_in_flight: int | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Score slides and yield what happens.
 
     Parameters
@@ -104,12 +105,12 @@ def score_slides(
     in_flight = max_blocks_in_flight or BLOCKS_PER_THREAD * threads
     waiting = deque(tasks)
     active: list[_Active] = []
-    running: dict[Future, _Active] = {}
+    running: dict[Future[Any], _Active] = {}
     completed = as_completed(loop=client.loop)
 
     def submit(slide: _Active, step: Any, *arguments: Any) -> None:
         future = client.submit(step, slide.task, *arguments, pure=False)
-        slide.running.add(future)
+        slide.running += 1
         running[future] = slide
         completed.add(future)
 
@@ -125,45 +126,45 @@ def score_slides(
                     submit(slide, score_block, slide.fingerprint, slide.pending.popleft())
             future = next(completed)
             slide = running.pop(future)
-            slide.running.discard(future)
-            if slide not in active:
-                continue
-            try:
-                outcome = future.result()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this slide's alone
-                if not isinstance(error, HER2Error | OSError):
-                    log.error("%s: unexpected error", slide.task.path, exc_info=error)
-                _abandon(slide, active, running)
-                yield SlideFailed(slide.task, error)
-                continue
-            finally:
-                future.release()
+            slide.running -= 1
+            outcome = _outcome_of(future, slide)
             match outcome:
                 case Prepared(result=SlideResult() as result):
                     active.remove(slide)
-                    yield SlideDone(slide.task, result, reused=outcome.reused)
+                    yield SlideDone(slide.task, result, outcome.reused)
+                    continue
+                case SlideResult():
+                    active.remove(slide)
+                    yield SlideDone(slide.task, outcome, reused=False)
+                    continue
                 case Prepared():
                     slide.fingerprint = outcome.fingerprint
                     slide.pending.extend(outcome.pending)
                     yield SlidePlanned(slide.task, outcome.n_blocks, outcome.n_blocks - len(outcome.pending))
-                    if slide.all_blocks_done:
-                        submit(slide, finish_slide, slide.block_seconds)
                 case BlockScored():
                     slide.block_seconds += outcome.seconds
                     yield BlockDone(slide.task, outcome.n_patches)
-                    if slide.all_blocks_done:
-                        submit(slide, finish_slide, slide.block_seconds)
-                case SlideResult():
-                    active.remove(slide)
-                    yield SlideDone(slide.task, outcome, reused=False)
+            # A block that still runs would write into a folder that is being cleared, so a failure waits for it.
+            if slide.all_steps_done and slide.error is not None:
+                active.remove(slide)
+                yield SlideFailed(slide.task, slide.error)
+            elif slide.all_steps_done:
+                submit(slide, finish_slide, slide.block_seconds)
     finally:
         if running:
             client.cancel(list(running), force=True)
 
 
-def _abandon(slide: _Active, active: list[_Active], running: dict[Future, _Active]) -> None:
-    """Forget a slide; futures of it that still run are dropped when they come in."""
-    active.remove(slide)
-    slide.pending.clear()
-    for future in slide.running:
-        future.cancel()
+def _outcome_of(future: Future[Any], slide: _Active) -> Prepared | BlockScored | SlideResult | None:
+    """What a step returned; None where it failed, which ends the slide and nothing else."""
+    try:
+        outcome: Prepared | BlockScored | SlideResult = future.result()
+    except Exception as error:
+        if not isinstance(error, HER2Error | OSError):
+            log.exception("%s: unexpected error", slide.task.path)
+        slide.error = slide.error or error
+        slide.pending.clear()
+        return None
+    finally:
+        future.release()
+    return outcome

@@ -54,6 +54,6 @@ def draw_tissue(path: Path, target: Path, mpp: float | None, config: str | None)
         "tissue_mm2": round(mask.area_mm2, 4),
         "pen_share": round(mask.pen_share, 4),
         "white_point": f"{', '.join(f'{value:g}' for value in mask.white_point.rgb)} ({mask.white_point.source})",
-        "overview": f"{mask.overview.rgb.shape[1]} x {mask.overview.rgb.shape[0]} px, {mask.overview.mpp:.4g} um/px",
+        "overview_mpp": round(mask.overview.mpp, 4),
         "picture": str(target),
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 from wsi_her2.errors import ConfigurationError, OutputError
 
 SLIDE_SUFFIXES = frozenset(
-    ".svs .ndpi .tif .tiff .svslide .scn .mrxs .vms .vmu .bif .czi .dcm .qptiff .btf".split()
+    {".bif", ".btf", ".czi", ".dcm", ".mrxs", ".ndpi", ".qptiff", ".scn", ".svs", ".svslide", ".tif", ".tiff"}
+    | {".vms", ".vmu"}
 )
 """Files that a folder is searched for. A file named on the command line is tried whatever its suffix."""
 
@@ -48,7 +49,7 @@ def find_slides(inputs: Sequence[Path]) -> list[Path]:
             for path in sorted(_slides_below(given)):
                 found.setdefault(path)
         elif given.exists():
-            found.setdefault(Path(os.path.abspath(given)))
+            found.setdefault(given.absolute())
         else:
             raise ConfigurationError(f"{given}: no such file or folder")
     if not found:
@@ -139,7 +140,7 @@ def _slides_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise ConfigurationError(f"{error.filename}: cannot be searched for slides ({error.strerror})") from error
 
-    for root, folders, files in os.walk(os.path.abspath(folder), onerror=refuse, followlinks=False):
+    for root, folders, files in os.walk(folder.absolute(), onerror=refuse, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SLIDE_SUFFIXES:

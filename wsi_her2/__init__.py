@@ -41,7 +41,7 @@ _HOMES = {
     "slide_from_array": "wsi_her2.slides.slide",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
