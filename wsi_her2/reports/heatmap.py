@@ -34,7 +34,7 @@ SHORTEST_PX = 1000
 LONGEST_PX = 2500
 LAYER_PX = 1600
 
-_FILL, _BORDER, _OTHER_FILL, _HATCH = 105, 235, 40, 170
+_FILL, _BORDER, _OTHER_FILL, _HATCH = 92, 235, 40, 170
 _NOTHING, _UNSCORED = -1, -2
 _INK, _FAINT, _PAPER = (24, 32, 40), (84, 94, 104), (255, 255, 255)
 _NICE_MM = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -215,7 +215,7 @@ def _legend(
     entries: list[tuple[str | None, str]] = []
     for name in names:
         known = percentages.get(name)
-        entries.append((name, f"{name}  -" if known is None else f"{name}  {known:.1f} %"))
+        entries.append((name, f"{name}: -" if known is None else f"{name}: {known:.1f} %"))
     if OTHER in classes:
         entries.append((OTHER, in_words(OTHER)))
     entries.append((None, "not scored"))

@@ -1,0 +1,60 @@
+"""Self-contained HTML pages: templates with everything inlined, and a policy that forbids any request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wsi_her2.reports.atomic import text_beside
+
+_TEMPLATES = resources.files("wsi_her2.reports") / "templates"
+
+
+def write_page(path: Path, template: str, script: str, context: Mapping[str, Any], *, images: str) -> None:
+    """Render a template and write it as one file.
+
+    Every value is escaped, whatever the template does with it. Beside that stands a content security policy: only
+    the one script of this package runs, recognised by its hash, and nothing is fetched. So a slide that is named
+    like a script stays a name even if an escape were forgotten.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    template, script : str
+        Files in `templates/`.
+    context : mapping
+    images : str
+        From where the page may show images, as in the policy's `img-src`.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("wsi_her2.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    code = _read(script)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    stream = environment.get_template(template).stream(
+        **context, page_policy=policy, page_css=Markup(_read("page.css")), page_script=Markup(code)
+    )
+    stream.enable_buffering(64)
+    with text_beside(path) as out:
+        out.writelines(stream)
+
+
+def _read(name: str) -> str:
+    # One form of line end, since the script's hash is taken over the text.
+    return (_TEMPLATES / name).read_text(encoding="utf-8").replace("\r\n", "\n")
