@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE
+from wsi_her2.reports.atomic import text_beside
 from wsi_her2.scoring.result import SlideResult
 
 _ADAPTER: TypeAdapter[SlideResult] = TypeAdapter(SlideResult)
@@ -18,9 +18,8 @@ _ADAPTER: TypeAdapter[SlideResult] = TypeAdapter(SlideResult)
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON beside the target, then rename it into place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with text_beside(path) as stream:
+        stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_result(folder: Path, result: SlideResult) -> None:

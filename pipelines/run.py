@@ -21,6 +21,7 @@ from pipelines.sources import PARTIAL_FOLDER, check_output, find_slides, known_s
 from pipelines.steps import SlideTask, model_info
 from wsi_her2.errors import ConfigurationError, HER2Error
 from wsi_her2.models.classifier import MEMBRANE, PatchClassifier, load_classifier
+from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 
 
@@ -154,6 +155,7 @@ def record_failure(task: SlideTask, error: BaseException, config: RunConfig, mod
     with suppress(OSError):
         # On a full disk the row of the table is all that can be had.
         partial.mkdir(parents=True, exist_ok=True)
+        write_slide_report(partial / "report.html", result, None, None, {})
         write_result(partial, result)
         publish(task.output, task.slide_id)
     return result

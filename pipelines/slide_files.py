@@ -8,7 +8,7 @@ import numpy as np
 
 from wsi_her2.errors import SlideReadError
 from wsi_her2.reports.geojson import write_overlay_geojson
-from wsi_her2.reports.heatmap import draw_heatmap, write_png
+from wsi_her2.reports.heatmap import draw_heatmap, draw_layer, write_png
 from wsi_her2.reports.patch_table import write_patch_csv
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.result import SlideResult
@@ -41,11 +41,23 @@ def write_slide_files(folder: Path, result: SlideResult, store: PatchStore, slid
 
 def write_views(folder: Path, result: SlideResult, store: PatchStore) -> None:
     """Write the pictures, the GeoJSON and the report from what the store keeps."""
-    mask = store.read_overview()
+    mask, picture = store.read_overview(), store.read_picture()
+    percentages = result.call.percentages if result.call is not None else None
     write_png(folder / "tissue.png", tissue_overlay(mask))
-    write_png(folder / "heatmap.png", draw_heatmap(mask, store, store.classes))
+    write_png(
+        folder / "heatmap.png",
+        draw_heatmap(mask, store, store.classes, percentages=percentages, picture=picture),
+    )
     write_overlay_geojson(folder / "overlay.geojson", store, store.classes, mask)
-    write_slide_report(folder / "report.html", result, mask, store, store.read_examples())
+    write_slide_report(
+        folder / "report.html",
+        result,
+        mask,
+        draw_layer(mask, store, store.classes),
+        store.read_examples(),
+        thresholds=result.thresholds,
+        picture=picture,
+    )
 
 
 def _examples(slide: Slide, store: PatchStore) -> dict[str, list[tuple[int, int, RGB]]]:

@@ -31,7 +31,7 @@ from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
-from wsi_her2.slides.slide import Slide, open_slide
+from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
 from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask, detect_tissue
@@ -40,6 +40,7 @@ from wsi_her2.slides.white_point import WhitePoint
 STORE = "patches.zarr"
 _PLAN = "plan.json"
 _SAMPLED_PATCHES = 64
+_PICTURE_PX = 1600
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
         pixels=task.config.store_patches,
         attributes={"slide": task.path.name, "classifier": classifier.name, "sha256": classifier.sha256},
     )
-    store.write_overview(mask)
+    store.write_overview(mask, _picture(slide, mask))
     plan = Plan(
         fingerprint=fingerprint,
         reader=ReaderInfo(slide.backend, slide.backend_requested, slide.mpp, slide.mpp_source, slide.dimensions),
@@ -300,6 +301,7 @@ def _result_of(
         version=software_version(),
         fingerprint=plan.fingerprint,
         call=call,
+        thresholds=task.config.thresholds if call is not None else None,
         gate=tuple(reasons),
         reader=plan.reader,
         white_point=plan.white_point,
@@ -371,6 +373,14 @@ def _pending_blocks(task: SlideTask, fingerprint: str) -> Prepared | None:
     except StoreError:
         return None
     return Prepared(fingerprint, len(done), tuple(int(block) for block in np.flatnonzero(~done)))
+
+
+def _picture(slide: Slide, mask: TissueMask) -> Overview | None:
+    """A finer view than the mask's for people to look at; None where the mask's is fine enough."""
+    longest = max(slide.bounds.width, slide.bounds.height)
+    if max(mask.overview.rgb.shape[:2]) >= _PICTURE_PX:
+        return None
+    return slide.overview(slide.mpp * max(1.0, longest / _PICTURE_PX))
 
 
 def _refuse_damaged(slide: Slide, mask: TissueMask, limit: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
+from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
 
@@ -61,6 +62,8 @@ class SlideResult:
         'none', or 'lab:' and the profile's name.
     call : SlideCall or None
         None unless scored.
+    thresholds : Thresholds or None
+        Those of the rule; None unless scored.
     gate : tuple of GateReason
     reader : ReaderInfo or None
         None when the slide could not be opened.
@@ -90,6 +93,7 @@ class SlideResult:
     fingerprint: str = ""
     calibration: str = "none"
     call: SlideCall | None = None
+    thresholds: Thresholds | None = None
     gate: tuple[GateReason, ...] = ()
     reader: ReaderInfo | None = None
     white_point: WhitePoint | None = None

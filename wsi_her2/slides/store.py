@@ -43,7 +43,8 @@ class PatchStore:
     `done`             uint8 B            1 where a block is complete
     ================== ================== ==========================================================
 
-    The groups `overview` (`rgb`, `tissue`, `pen`, `unreadable`) and `examples` (one array of patches a class)
+    The groups `overview` (`rgb`, `tissue`, `pen`, `unreadable`, on small slides a finer `picture`) and `examples`
+    (one array of patches a class)
     hold what a report shows, so that it can be made again without the slide. Attributes name the classes and
     columns, sizes and scales.
     """
@@ -178,8 +179,15 @@ class PatchStore:
         self._array("probabilities")[rows] = probabilities
         self._array("done")[block] = 1
 
-    def write_overview(self, mask: TissueMask) -> None:
-        """Keep the overview of the slide and the tissue found on it."""
+    def write_overview(self, mask: TissueMask, picture: Overview | None = None) -> None:
+        """Keep the overview of the slide and the tissue found on it.
+
+        Parameters
+        ----------
+        mask : TissueMask
+        picture : Overview, optional
+            A finer view of the same part of the slide, for people to look at.
+        """
         overview, white, box = mask.overview, mask.white_point, mask.overview.box
         group = self._group.require_group("overview")
         group.attrs.update(
@@ -198,6 +206,8 @@ class PatchStore:
             ("unreadable", overview.unreadable),
         ):
             _write_whole(group, name, data)
+        if picture is not None:
+            _write_whole(group, "picture", picture.rgb).attrs.update({"mpp": picture.mpp})
 
     def read_overview(self) -> TissueMask:
         """What `write_overview` kept."""
@@ -212,6 +222,15 @@ class PatchStore:
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
         return tissue_mask(np.asarray(images["tissue"], bool), np.asarray(images["pen"], bool), overview, white)
+
+    def read_picture(self) -> Overview | None:
+        """The finer view that `write_overview` kept, if any."""
+        if "overview/picture" not in self._group:
+            return None
+        array = self._array("overview/picture")
+        rgb = np.asarray(array[:], np.uint8)
+        mpp: Any = array.attrs["mpp"]
+        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self.read_overview().overview.box)
 
     def write_examples(self, examples: Mapping[str, Sequence[tuple[int, int, RGB]]]) -> None:
         """Keep a few patches of each class: level-0 position and pixels (uint8 H x W x 3, all of one size)."""
