@@ -249,8 +249,10 @@ def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> N
     for result, row in zip(results, rows, strict=True):
         if result.status == "scored":
             shown = [result.slide_id, row["her2_score"], row["her2_group"], row["confidence"]]
-            shown += [_one_decimal(row[f"pct_{grade}"]) for grade in range(4)]
-            table.add_row(*(Text(cell) for cell in (*shown, _one_decimal(row["h_score"]))))
+            call = result.call
+            percentages = [call.percentages.get(grade) for grade in ("0", "1+", "2+", "3+")] if call else [None] * 4
+            shown += [_one_decimal(pct) for pct in (*percentages, call.h_score if call else None)]
+            table.add_row(*(Text(cell) for cell in shown))
     if table.rows:
         console.print(table)
     if any(result.status == "scored" and result.calibration == "none" for result in results):
@@ -263,8 +265,8 @@ def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> N
     typer.echo("Research use only.")
 
 
-def _one_decimal(number: str) -> str:
-    return f"{float(number):.1f}" if number else ""
+def _one_decimal(number: float | None) -> str:
+    return "" if number is None else f"{number:.1f}"
 
 
 def _print_mapping(described: dict[str, Any], as_json: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,12 +53,27 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
     }
-    with (
-        dask.config.set(quiet),
-        LocalCluster(**layout, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(quiet):
+        with _ctrl_c_left_to_the_client():
+            cluster = LocalCluster(**layout, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _ctrl_c_left_to_the_client() -> Iterator[None]:
+    """Start worker processes deaf to Ctrl-C, which a terminal sends to all of them.
+
+    The client hears it and ends them in order; otherwise each would print a traceback of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def available_cores() -> int:
