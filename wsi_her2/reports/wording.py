@@ -142,10 +142,9 @@ def clauses(call: SlideCall, thresholds: Thresholds) -> list[Clause]:
     )
     found = []
     for level, condition, finding, met in rows:
+        outcome = f"met, but {verdict.score} ranks higher" if met else "not met"
         if level == rank:
             outcome = "this score"
-        else:
-            outcome = f"met, but {verdict.score} ranks higher" if met else "not met"
         found.append(Clause(SCORES[level], condition, f"{finding}: {outcome}", level == rank))
     return found
 

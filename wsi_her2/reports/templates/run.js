@@ -9,8 +9,7 @@
   rows.forEach(function (row, index) { row.place = index; });
 
   function words(row) {
-    if (row.words === undefined)
-      row.words = (row.cells[1].textContent + " " + row.cells[10].textContent).toLowerCase();
+    if (row.words === undefined) row.words = row.cells[1].textContent.toLowerCase();
     return row.words;
   }
   function show() {
@@ -38,8 +37,9 @@
   function value(row, column, how) {
     var cell = row.cells[column];
     if (how === "rank") return Number(cell.dataset.v);
+    // The cell of a slide holds its path and reason too.
+    if (how === "text") return cell.firstChild.textContent;
     var shown = cell.textContent.trim();
-    if (how === "text") return shown;
     return shown === "" ? NaN : parseFloat(shown);
   }
   function empty(v) { return v === "" || v !== v; }

@@ -1,0 +1,182 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from wsi_her2.reports.heatmap import draw_layer
+from wsi_her2.reports.slide_report import write_slide_report
+from wsi_her2.scoring.call import call_slide
+from wsi_her2.scoring.gate import GateReason
+from wsi_her2.scoring.result import ModelInfo
+from wsi_her2.scoring.rule import Thresholds
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and text outside of script and style."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.words, self.inside = [], [], ""
+        self.feed(source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else self.inside
+
+    def handle_endtag(self, tag):
+        self.inside = "" if tag == self.inside else self.inside
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.words.append(data)
+
+
+@pytest.fixture
+def report(scored, tmp_path):
+    def write(result, examples=None, **more):
+        layer = draw_layer(scored.mask, scored.store, scored.classes)
+        write_slide_report(tmp_path / "report.html", result, scored.mask, layer, examples or {}, **more)
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return write
+
+
+def called(scored, percentages):
+    counts = np.rint(np.asarray(percentages) * 10).astype(int)
+    return call_slide(np.repeat(np.eye(4, dtype=np.float32), counts, axis=0), ("0", "1+", "2+", "3+"))
+
+
+@pytest.mark.parametrize(
+    ("percentages", "words"),
+    [
+        ((100, 0, 0, 0), ["HER2 negative", "Not HER2-low"]),
+        ((95, 5, 0, 0), ["HER2 negative", "HER2-ultralow"]),
+        ((70, 30, 0, 0), ["HER2 negative", "HER2-low (IHC 1+)"]),
+        ((40, 20, 36.8, 3.2), ["HER2 equivocal: reflex ISH", "HER2-low if ISH is negative"]),
+        ((0, 10, 40, 50), ["HER2 positive"]),
+    ],
+)
+def test_the_call_stands_in_plain_words(scored, make_result, report, percentages, words):
+    call = called(scored, percentages)
+    text = Page(report(make_result(call=call))).text
+    for expected in (*words, call.explanation, f"{call.margin_points:.1f} percentage points of the tumour would"):
+        assert expected in text
+
+
+def test_the_rule_says_why_and_why_not_the_other_scores(scored, make_result, report):
+    text = Page(report(make_result(call=called(scored, (40, 20, 36.8, 3.2))))).text
+    assert "3.2 % stains intensely and completely: not met" in text
+    assert "60.0 % stains at all: met, but 2+ ranks higher" in text
+    assert "40.0 % stains completely, 3.2 % of the tumour intensely: this score" in text
+
+
+def test_reasons_are_not_invented_where_the_thresholds_are_not_those_of_the_call(scored, make_result, report):
+    text = Page(
+        report(make_result(call=called(scored, (40, 20, 36.8, 3.2))), thresholds=Thresholds(equivocal_over_pct=60))
+    ).text
+    assert "complete_over_limit" in text
+    assert "Asks for" not in text
+
+
+def test_nothing_is_requested(make_result, report):
+    page = Page(report(make_result(), {"3+": [(1, 2, np.zeros((16, 16, 3), np.uint8))]}))
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'; img-src data:;" in policy
+    assert "url(" not in report(make_result())
+
+
+def test_a_hostile_name_stays_a_name(make_result, report, hostile):
+    reason = GateReason("code", hostile, 1, 2)
+    model = ModelInfo(hostile, "ab", ("0", "1+", "2+", "3+"), 128, 0.5, {"trained_on": hostile})
+    source = report(
+        make_result(slide_id=hostile, path=hostile, model=model, gate=(reason,), calibration="lab:" + hostile)
+    )
+    page = Page(source)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "alert('x')" not in source
+    assert page.text.count("<script>alert('x')</script> \"=1+1\" {{7*7}} 🙂 é") >= 5
+
+
+def test_research_use_only_and_what_the_model_rests_on_stand_before_the_percentages(make_result, report):
+    text = Page(report(make_result())).text
+    end = text.index("Percentages of the tumour")
+    for statement in ("Research use only", "nothing at all", "Validated no", "Uncalibrated: DAB scale differs"):
+        assert text.index(statement) < end
+
+
+def test_a_model_without_a_card_is_said_to_say_nothing(make_result, report):
+    bare = ModelInfo("net", "ab", ("0", "1+", "2+", "3+"), 128, 0.5)
+    assert "does not say on what it was trained or validated" in Page(report(make_result(model=bare))).text
+
+
+def test_a_calibrated_call_names_its_profile_and_is_not_called_uncalibrated(make_result, report):
+    text = Page(report(make_result(calibration="lab:City Hospital"))).text
+    assert "Calibrated with the laboratory profile City Hospital" in text
+    assert "Uncalibrated" not in text
+
+
+def test_the_file_is_the_same_on_every_run(make_result, report):
+    assert report(make_result(timings_s={"read": 1.0})) == report(make_result(timings_s={"read": 99.0}))
+
+
+def test_examples_are_shown_by_class_with_their_level_0_coordinates(make_result, report):
+    patches = [(4711 + i, 815, np.full((600, 600, 3), i, np.uint8)) for i in range(20)]
+    source = report(make_result(), {"2+": patches, "other": patches[:1]})
+    assert source.count("data:image/jpeg") == 1 + 6 + 1
+    assert "x 4711, y 815" in source
+
+
+def test_the_reasons_of_the_gate_have_measured_value_and_limit(scored, make_result, tmp_path):
+    result = make_result(
+        status="not_assessable",
+        reason="out of focus",
+        call=None,
+        gate=(GateReason("out_of_focus", "blurred", 0.0712, 0.11),),
+    )
+    write_slide_report(tmp_path / "r.html", result, scored.mask, None, {})
+    text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "Not assessable No score is given" in text
+    assert "blurred (out_of_focus) 0.0712 0.11" in text
+    assert "Percentages of the tumour" not in text
+
+
+def test_a_failed_slide_has_a_report_with_its_reason(make_result, tmp_path):
+    failed = make_result(
+        status="failed",
+        reason="cannot be opened: copy it again",
+        call=None,
+        reader=None,
+        white_point=None,
+        stain=None,
+    )
+    write_slide_report(tmp_path / "r.html", failed, None, None, {})
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "cannot be opened: copy it again" in page.text
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+
+
+def test_a_model_that_only_tells_negative_from_positive_has_a_report(make_result, report):
+    eye = np.repeat(np.eye(2, dtype=np.float32), (70, 30), axis=0)
+    model = ModelInfo("net", "ab", ("negative", "positive"), 224, 0.5)
+    text = Page(report(make_result(call=call_slide(eye, ("negative", "positive")), model=model))).text
+    assert "HER2 positive" in text
+    assert "H-score" not in text.split("Limits of the method")[0].replace("the H-score ranks", "")
+
+
+def test_the_controls_are_hidden_until_the_script_runs(make_result, report):
+    assert re.search(r'id="tools" hidden', report(make_result()))
+
+
+def test_a_report_stays_small(scored, make_result, report):
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    finer = replace(
+        scored.mask.overview, rgb=np.random.default_rng(1).integers(90, 240, (1875, 2500, 3), np.uint8)
+    )
+    many = {name: [(0, 0, noise)] * 50 for name in scored.classes}
+    assert len(report(make_result(), many, picture=finer)) < 6e6, "even of pure noise, which no slide is"
