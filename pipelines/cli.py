@@ -250,7 +250,9 @@ def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> N
         if result.status == "scored":
             shown = [result.slide_id, row["her2_score"], row["her2_group"], row["confidence"]]
             call = result.call
-            percentages = [call.percentages.get(grade) for grade in ("0", "1+", "2+", "3+")] if call else [None] * 4
+            percentages = (
+                [call.percentages.get(grade) for grade in ("0", "1+", "2+", "3+")] if call else [None] * 4
+            )
             shown += [_one_decimal(pct) for pct in (*percentages, call.h_score if call else None)]
             table.add_row(*(Text(cell) for cell in shown))
     if table.rows:

@@ -53,7 +53,7 @@ def write_views(folder: Path, result: SlideResult, store: PatchStore) -> None:
         folder / "report.html",
         result,
         mask,
-        draw_layer(mask, store, store.classes),
+        draw_layer(mask, store, store.classes) if result.n_patches else None,
         store.read_examples(),
         thresholds=result.thresholds,
         picture=picture,

@@ -87,7 +87,9 @@ def rows(output: Path) -> dict[str, dict[str, str]]:
 
 def differing_files(first: Path, second: Path) -> list[str]:
     """Files that are not the same in two output folders; times are the one thing that may differ."""
-    names = {path.relative_to(folder) for folder in (first, second) for path in folder.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(folder) for folder in (first, second) for path in folder.rglob("*") if path.is_file()
+    }
     different = []
     for name in sorted(names):
         a, b = first / name, second / name

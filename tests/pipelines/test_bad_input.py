@@ -98,7 +98,9 @@ def test_a_reason_states_what_was_measured_and_the_limit(made: dict[str, dict[st
             assert "limit" in row["reason"]
 
 
-def test_a_damaged_tile_costs_its_patches_and_is_counted(ihc_slide: Path, tmp_path: Path, config: RunConfig) -> None:
+def test_a_damaged_tile_costs_its_patches_and_is_counted(
+    ihc_slide: Path, tmp_path: Path, config: RunConfig
+) -> None:
     damaged = tmp_path / "damaged.tif"
     shutil.copyfile(ihc_slide, damaged)
     with tifffile.TiffFile(damaged) as tiff:
@@ -114,9 +116,7 @@ def test_a_damaged_tile_costs_its_patches_and_is_counted(ihc_slide: Path, tmp_pa
     assert 0 < float(row["unreadable_fraction"]) < 0.1
 
 
-def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(
-    test_data: Path, tmp_path: Path
-) -> None:
+def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(test_data: Path, tmp_path: Path) -> None:
     from importlib import resources
 
     described = json.loads((resources.files("wsi_her2.models.membrane") / "coefficients.json").read_text())
@@ -133,9 +133,15 @@ def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(
         assert "eosin" in row["reason"]
 
 
-def test_fluorescence_is_refused_and_damaged_files_fail(test_data: Path, tmp_path: Path, config: RunConfig) -> None:
+def test_fluorescence_is_refused_and_damaged_files_fail(
+    test_data: Path, tmp_path: Path, config: RunConfig
+) -> None:
     slides = test_data / "slides"
-    chosen = [*sorted(slides.glob("*.ndpi")), slides / "truncated_ihc_core.tif", *sorted((slides / "tiny").iterdir())]
+    chosen = [
+        *sorted(slides.glob("*.ndpi")),
+        slides / "truncated_ihc_core.tif",
+        *sorted((slides / "tiny").iterdir()),
+    ]
     score(chosen, tmp_path / "out", config)
     found = rows(tmp_path / "out")
     assert len(found) == len(chosen)

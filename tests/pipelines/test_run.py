@@ -66,7 +66,9 @@ def test_the_store_follows_its_schema_and_agrees_with_the_table_of_patches(score
         table = list(csv.DictReader(stream))
     scored_rows = ~np.isnan(store["probabilities"][:]).any(axis=1)
     assert len(table) == scored_rows.sum() == int(rows(scored)["stained"]["n_patches"])
-    assert [(int(r["x"]), int(r["y"])) for r in table] == [tuple(xy) for xy in store["xy"][:][scored_rows].tolist()]
+    assert [(int(r["x"]), int(r["y"])) for r in table] == [
+        tuple(xy) for xy in store["xy"][:][scored_rows].tolist()
+    ]
     classes = store.attrs["classes"]
     for row, probabilities in zip(table, store["probabilities"][:][scored_rows], strict=True):
         assert row["label"] == classes[int(probabilities.argmax())]
@@ -107,9 +109,7 @@ def test_the_overlay_lies_on_level_0_pixels_inside_the_slide(scored: Path) -> No
 def test_outputs_do_not_depend_on_the_workers(
     scored: Path, ihc_slide: Path, tmp_path: Path, workers: int, processes: bool
 ) -> None:
-    config = load_config(
-        None, {"compute.workers": workers, "compute.processes": processes, "store_patches": True}
-    )
+    config = load_config(None, {"compute.workers": workers, "compute.processes": processes, "store_patches": True})
     score([ihc_slide], tmp_path / "out", config)
     assert differing_files(scored, tmp_path / "out") == []
 
@@ -192,7 +192,9 @@ def test_the_real_cores_are_called_and_ordered(test_data: Path, tmp_path: Path, 
     calls = {name.removeprefix("ihc_core_score"): row["her2_score"] for name, row in found.items()}
     assert calls["3_a"] == "3+"
     assert (calls["0_a"], calls["0_b"]) == ("0", "0")
-    stained = [100 - float(found[f"ihc_core_score{core}"]["pct_0"]) for core in ("0_a", "0_b", "1_a", "2_a", "3_a")]
+    stained = [
+        100 - float(found[f"ihc_core_score{core}"]["pct_0"]) for core in ("0_a", "0_b", "1_a", "2_a", "3_a")
+    ]
     assert max(stained[:2]) < stained[2] < stained[3] < stained[4]
     ranked = [float(found[f"ihc_core_score{core}"]["h_score"]) for core in ("0_a", "0_b", "1_a", "2_a", "3_a")]
     assert max(ranked[:2]) < ranked[2] < ranked[3] < ranked[4]
@@ -210,9 +212,7 @@ def test_stronger_stain_is_never_scored_lower(tmp_path: Path, config: RunConfig)
 def test_fail_fast_stops_at_the_first_failure(ihc_slide: Path, tmp_path: Path) -> None:
     broken = tmp_path / "a_broken.svs"
     broken.write_bytes(b"not a slide")
-    config = load_config(
-        None, {"compute.workers": 1, "compute.processes": False, "compute.max_slides_open": 1}
-    )
+    config = load_config(None, {"compute.workers": 1, "compute.processes": False, "compute.max_slides_open": 1})
     summary = score([broken, ihc_slide], tmp_path / "out", config, fail_fast=True)
     assert [result.status for result in summary.results] == ["failed"]
 

@@ -19,7 +19,10 @@ def test_folders_are_searched_through_and_other_files_passed_over(tmp_path: Path
     (tmp_path / ".hidden").mkdir()
     for name in ("b.svs", "case 1/a.NDPI", "notes.txt", ".hidden/c.svs", "._b.svs"):
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_slides([tmp_path])] == ["b.svs", "case 1/a.NDPI"]
+    assert [path.relative_to(tmp_path).as_posix() for path in find_slides([tmp_path])] == [
+        "b.svs",
+        "case 1/a.NDPI",
+    ]
 
 
 def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_any_stem_becomes_one_safe_folder_name(stem: str) -> None:
     assert name
     assert not name.startswith((".", "-"))
     assert name not in ("..", ".")
-    assert not set(name) & set('/\\:*?"<>|$`!\'&;\x00\n')
+    assert not set(name) & set("/\\:*?\"<>|$`!'&;\x00\n")
     assert len(os.fsencode(name)) <= 120
 
 
