@@ -207,8 +207,14 @@ class _BlockEncoder:
     def __call__(self, box: tuple[int, int, int, int]) -> tuple[list[list[list[bytes]]], Pixels]:
         _, _, width, height = box
         pixels = self.render(*box)
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (height, width, 3):
-            got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.shape != (height, width, 3)
+        ):
+            got = (
+                f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            )
             raise ConfigurationError(f"render{box} must return uint8 ({height}, {width}, 3), not {got}.")
         encoded = [_encode_tiles(pixels, self.tile_px, self.quality)]
         for _ in range(1, self.levels):
@@ -334,6 +340,9 @@ def _hand_down(bands: list[_Band], spools: list[_Spool], encoder: _BlockEncoder)
         if lower.filled < encoder.tile_px and done < lower.level_height:
             return
         spool.put(0, lower.row, encode(lower.pixels[: lower.filled]))
+    # The coarsest level hands down to nobody, and is empty again.
+    bands[-1].row += 1
+    bands[-1].filled = 0
 
 
 def _assemble(
