@@ -8,8 +8,11 @@ import pytest
 import skimage.data
 from hypothesis import settings
 
+from wsi_her2.slides.blocks import sample_patches
+from wsi_her2.slides.grid import plan_patches
 from wsi_her2.slides.pyramid import write_pyramid
 from wsi_her2.slides.slide import open_slide, slide_from_array
+from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.tissue import detect_tissue
 
 # The machines that run the tests are slow and shared: examples are few, and none fails for taking long.
@@ -42,6 +45,16 @@ def core_masks(real_slides):
     """The five real cores with their tissue: name -> (Slide, TissueMask)."""
     slides = {name: open_slide(real_slides / f"ihc_core_{name}.tif") for name in CORES}
     return {name: (slide, detect_tissue(slide)) for name, slide in slides.items()}
+
+
+@pytest.fixture(scope="session")
+def core_patches(core_masks):
+    """Sixty patches of tissue of each core at 0.5 um/px, white point at 255: name -> uint8 N x 128 x 128 x 3."""
+    patches = {}
+    for name, (slide, mask) in core_masks.items():
+        sample = sample_patches(slide, plan_patches(slide, mask, 128, 0.5), 60)
+        patches[name] = StainCorrection("white-point", mask.white_point.rgb).apply(sample)
+    return patches
 
 
 @pytest.fixture(scope="session")
