@@ -191,7 +191,7 @@ def corrections():
     yield fit(np.zeros((600, 3), np.uint8), "he", "macenko")
 
 
-@pytest.mark.parametrize("correction", corrections(), ids=lambda c: f"{c.method}{'*' if c.note else ''}")
+@pytest.mark.parametrize("correction", [*corrections()], ids=lambda c: f"{c.method}{'*' if c.note else ''}")
 def test_a_batch_is_corrected_as_each_patch_is(correction, ihc_image):
     batch = np.stack([ihc_image[:128, :128], ihc_image[128:256, 300:428], ihc_image[380:508, 7:135]])
     before = batch.copy()
@@ -202,7 +202,7 @@ def test_a_batch_is_corrected_as_each_patch_is(correction, ihc_image):
     np.testing.assert_array_equal(batch, before)
 
 
-@pytest.mark.parametrize("correction", corrections(), ids=lambda c: f"{c.method}{'*' if c.note else ''}")
+@pytest.mark.parametrize("correction", [*corrections()], ids=lambda c: f"{c.method}{'*' if c.note else ''}")
 def test_a_correction_survives_json(correction, ihc_image):
     adapter = TypeAdapter(StainCorrection)
     again = adapter.validate_json(adapter.dump_json(correction))
