@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -46,11 +47,13 @@ def test_slices_are_single_reads_at_an_odd_scale_too(ihc_slide_path, ihc_mask):
         grid = plan_patches(slide, ihc_mask, 100, 0.5, block_edge=3)
         for block in range(grid.n_blocks):
             patches, readable = read_block(slide, grid, block)
-            # A position may fall between two pixels of the level that is read.
             for patch, (x, y) in zip(patches[readable], grid.xy[grid.rows(block)][readable], strict=True):
-                alone = slide.read(int(x), int(y), 100, 100, grid.mpp)
-                assert np.abs(patch.astype(int) - alone).mean() < 6
-                assert np.abs(patch.mean(axis=(0, 1)) - alone.mean(axis=(0, 1))).max() < 1
+                around = slide.read(int(x), int(y), 100, 100, grid.mpp)
+                # A position may fall between two pixels of the level that is read: two pixels of play.
+                found = cv2.matchTemplate(around, patch[4:-4, 4:-4], cv2.TM_CCOEFF_NORMED)
+                _, likeness, _, (left, top) = cv2.minMaxLoc(found)
+                assert likeness > 0.9
+                assert max(abs(left - 4), abs(top - 4)) <= 2
 
 
 @pytest.mark.parametrize("backend", ["openslide", "tiffslide"])
