@@ -68,16 +68,9 @@ def test_a_crumb_of_tissue_is_too_little(ihc_image):
     assert (reason.code, reason.measured, reason.limit) == ("too_little_tissue", mask.area_mm2, 0.1)
 
 
-def test_noise_is_refused():
+def test_a_frame_of_noise_is_refused():
     rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (1500, 1500, 3)).astype(np.uint8)
-    slide = slide_from_array(rgb, 0.5)
-    mask = detect_tissue(slide)
-    codes = [reason.code for reason in gate_overview(mask, LIMITS)]
-    if not codes:
-        sample = sample_patches(slide, plan_patches(slide, mask, 128, 0.5), 20)
-        codes = quality_codes(StainCorrection("white-point", mask.white_point.rgb).apply(sample))
-    assert codes
+    assert overview_codes(rng.integers(0, 256, (1500, 1500, 3)).astype(np.uint8))
 
 
 # Refused for what the patches show
@@ -129,6 +122,42 @@ def test_patches_that_were_not_measured_are_left_out(core_patches):
     blank = np.full((200, len(QUALITY)), np.nan, np.float32)
     assert gate_quality(np.concatenate([blank, quality]), "ihc", LIMITS) == []
     assert gate_quality(blank, "ihc", LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("modality", "changes", "codes"),
+    [
+        ("ihc", {}, []),
+        ("ihc", {"focus": 0.12}, []),
+        ("ihc", {"focus": 0.10}, ["out_of_focus"]),
+        ("ihc", {"focus": 4.9}, []),
+        ("ihc", {"focus": 5.1}, ["noise"]),
+        ("ihc", {"eosin_share": 0.49}, []),
+        ("ihc", {"eosin_share": 0.51}, ["wrong_modality"]),
+        ("ihc", {"foreign_share": 0.49}, []),
+        ("ihc", {"foreign_share": 0.51}, ["unknown_stain"]),
+        ("ihc", {"eosin_share": 0.6, "foreign_share": 0.6}, ["wrong_modality"]),
+        ("ihc", {"eosin_share": 0.6, "focus": 0.01}, ["out_of_focus", "wrong_modality"]),
+        ("he", {"eosin_share": 0.11}, []),
+        ("he", {"eosin_share": 0.09}, ["wrong_modality"]),
+        ("he", {"eosin_share": 0.5, "foreign_share": 0.9}, []),
+    ],
+)
+def test_quality_is_judged_at_its_limits(modality, changes, codes):
+    usual = {"focus": 0.5, "eosin_share": 0.05, "foreign_share": 0.02, "stained_share": 0.6}
+    if modality == "he":
+        usual["eosin_share"] = 0.4
+    row = np.array([[(usual | changes)[name] for name in QUALITY]], np.float32)
+    reasons = gate_quality(np.repeat(row, 30, axis=0), modality, LIMITS)
+    assert [reason.code for reason in reasons] == codes
+
+
+def test_colour_is_judged_over_the_stained_area_and_focus_over_the_patches():
+    row = {"focus": 0.5, "eosin_share": 0.9, "foreign_share": 0.0, "stained_share": 0.01}
+    nearly_blank = np.array([[row[name] for name in QUALITY]] * 30, np.float32)
+    row |= {"eosin_share": 0.0, "stained_share": 0.8}
+    stained = np.array([[row[name] for name in QUALITY]] * 10, np.float32)
+    assert gate_quality(np.concatenate([nearly_blank, stained]), "ihc", LIMITS) == []
 
 
 # Refused for what was scored
