@@ -1,0 +1,78 @@
+"""The library stands on its own: no orchestration, no command line, nothing loaded before it is used."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wsi_her2
+from wsi_her2 import errors
+
+ROOT = Path(wsi_her2.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT)], "wsi_her2."))
+FOREIGN = {"dask", "distributed", "pipelines", "typer"}
+
+
+def imported_packages(path):
+    """Top-level names of all that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).split(".")[0]
+
+
+def loaded_after(code):
+    """Top-level names of the modules that a fresh interpreter has loaded after running the code."""
+    code = f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_file_of_the_library_imports_dask_pipelines_or_typer(path):
+    assert FOREIGN.isdisjoint(imported_packages(path))
+
+
+def test_importing_every_module_loads_no_dask_no_pipelines_no_typer_and_no_torch():
+    loaded = loaded_after("import " + ", ".join(MODULES))
+    assert "numpy" in loaded
+    assert loaded.isdisjoint(FOREIGN | {"torch"})
+
+
+def test_importing_the_package_loads_neither_numpy_nor_torch():
+    loaded = loaded_after("import wsi_her2")
+    assert "wsi_her2" in loaded
+    assert loaded.isdisjoint({"numpy", "cv2", "zarr", "openslide", "torch"} | FOREIGN)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_error_is_a_her2error_and_the_builtin_that_it_is(error):
+    assert issubclass(error, errors.HER2Error)
+    if error not in (errors.HER2Error, errors.SlideError):
+        builtins = [base for base in error.__mro__ if base.__module__ == "builtins"]
+        assert set(builtins) - {error, Exception, BaseException, object}
+
+
+def test_no_other_module_defines_errors_outside_the_tree():
+    for name in MODULES:
+        for _, cls in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+            if issubclass(cls, Exception) and cls.__module__.startswith("wsi_her2"):
+                assert issubclass(cls, errors.HER2Error), f"{cls.__module__}.{cls.__name__}"
