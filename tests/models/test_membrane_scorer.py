@@ -193,3 +193,32 @@ def test_a_missing_field_is_named(tmp_path, field):
     (tmp_path / "mine.json").write_text(json.dumps(described))
     with pytest.raises(ClassifierError, match=rf"mine\.json.*'{field}' is missing"):
         load_classifier(tmp_path / "mine.json")
+
+
+_BUNDLED = json.loads((resources.files("wsi_her2.models.membrane") / "coefficients.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"grade": _BUNDLED["grade"] | {"slope": -3.0}},
+        {"grade": _BUNDLED["grade"] | {"slope": float("nan")}},
+        {"grade": _BUNDLED["grade"] | {"cuts": [0.5, 1.3, float("inf")]}},
+        {"tumour": _BUNDLED["tumour"] | {"intercept": float("nan")}},
+        {"tumour": []},
+        {"tumour": None},
+        {"mpp": 0},
+        {"mpp": float("nan")},
+        {"mpp": None},
+        {"patch_px": 0},
+        {"features": [], "tumour": {"intercept": 0, "weights": []}},
+        {"features": 3},
+        {"card": 3},
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_score_are_refused_with_the_name_of_the_file(tmp_path, wrong):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(_BUNDLED | wrong))
+    with pytest.raises(ClassifierError, match=r"mine\.json"):
+        load_classifier(file)

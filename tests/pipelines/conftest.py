@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,12 +115,3 @@ def _without_times(path: Path) -> dict[str, object]:
 
 def _rows_without_seconds(output: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(output).values()]
-
-
-@pytest.fixture(scope="session")
-def test_data() -> Path:
-    """The folder of real files."""
-    folder = os.environ.get("WSI_HER2_TEST_DATA")
-    if not folder:
-        pytest.skip("WSI_HER2_TEST_DATA is not set")
-    return Path(folder)

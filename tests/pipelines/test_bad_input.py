@@ -116,14 +116,14 @@ def test_a_damaged_tile_costs_its_patches_and_is_counted(
     assert 0 < float(row["unreadable_fraction"]) < 0.1
 
 
-def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(test_data: Path, tmp_path: Path) -> None:
+def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(data_dir: Path, tmp_path: Path) -> None:
     from importlib import resources
 
     described = json.loads((resources.files("wsi_her2.models.membrane") / "coefficients.json").read_text())
     described.update(modality="he", name="for-h-and-e")
     he_model = tmp_path / "he.json"
     he_model.write_text(json.dumps(described))
-    he, ihc = test_data / "slides/he_aperio_cmu1_small_region.svs", test_data / "slides/ihc_core_score2_a.tif"
+    he, ihc = data_dir / "slides/he_aperio_cmu1_small_region.svs", data_dir / "slides/ihc_core_score2_a.tif"
     for slide, options in ((he, {}), (ihc, {"model": str(he_model), "modality": "he"})):
         config = load_config(None, {"compute.workers": 1, "compute.processes": False, **options})
         output = tmp_path / f"out-{slide.stem}"
@@ -133,10 +133,8 @@ def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(test_da
         assert "eosin" in row["reason"]
 
 
-def test_fluorescence_is_refused_and_damaged_files_fail(
-    test_data: Path, tmp_path: Path, config: RunConfig
-) -> None:
-    slides = test_data / "slides"
+def test_fluorescence_is_refused_and_damaged_files_fail(data_dir: Path, tmp_path: Path, config: RunConfig) -> None:
+    slides = data_dir / "slides"
     chosen = [
         *sorted(slides.glob("*.ndpi")),
         slides / "truncated_ihc_core.tif",
@@ -152,9 +150,9 @@ def test_fluorescence_is_refused_and_damaged_files_fail(
         assert found[damaged]["reason"]
 
 
-def test_a_slide_without_scale_is_scored_with_the_users(test_data: Path, tmp_path: Path) -> None:
+def test_a_slide_without_scale_is_scored_with_the_users(data_dir: Path, tmp_path: Path) -> None:
     config = load_config(None, {"compute.workers": 1, "compute.processes": False, "mpp": 0.5})
-    score([test_data / "slides/he_aperio_tcga_no_mpp.svs"], tmp_path / "out", config)
+    score([data_dir / "slides/he_aperio_tcga_no_mpp.svs"], tmp_path / "out", config)
     row = rows(tmp_path / "out")["he_aperio_tcga_no_mpp"]
     assert (row["mpp"], row["mpp_source"]) == ("0.5", "user")
     assert "eosin" in row["reason"]

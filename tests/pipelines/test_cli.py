@@ -112,8 +112,8 @@ def test_info_names_the_backend_the_scale_and_where_it_came_from(cli: Cli, ihc_s
     assert described["levels"]
 
 
-def test_info_of_a_slide_without_scale_says_how_to_give_it(cli: Cli, test_data: Path) -> None:
-    shown = cli("info", test_data / "slides/he_aperio_tcga_no_mpp.svs")
+def test_info_of_a_slide_without_scale_says_how_to_give_it(cli: Cli, data_dir: Path) -> None:
+    shown = cli("info", data_dir / "slides/he_aperio_tcga_no_mpp.svs")
     assert shown.returncode == 0
     assert "--mpp" in shown.stdout
 

@@ -184,8 +184,8 @@ def test_a_scheduler_that_does_not_answer_is_named(ihc_slide: Path, tmp_path: Pa
         score([ihc_slide], tmp_path / "out", config)
 
 
-def test_the_real_cores_are_called_and_ordered(test_data: Path, tmp_path: Path, config: RunConfig) -> None:
-    cores = sorted((test_data / "slides").glob("ihc_core_score*.tif"))
+def test_the_real_cores_are_called_and_ordered(data_dir: Path, tmp_path: Path, config: RunConfig) -> None:
+    cores = sorted((data_dir / "slides").glob("ihc_core_score*.tif"))
     score(cores, tmp_path / "out", config)
     found = rows(tmp_path / "out")
     assert {row["status"] for row in found.values()} == {"scored"}

@@ -200,3 +200,20 @@ def test_spatial_blocks_are_squares_of_microns():
 
 def test_spatial_blocks_of_nothing_are_nothing():
     assert spatial_blocks(np.zeros((0, 2), np.int32), 0.25, 500.0).shape == (0,)
+
+
+@pytest.mark.parametrize("other", [0, 7, 100, 133, 399])
+def test_exactly_ten_percent_is_within_the_limit_however_the_patches_are_split(other):
+    scores = {call_slide(patches(other, n - n // 10, 0, 0, n // 10), CLASSES).score for n in range(10, 130, 10)}
+    assert scores == {"2+"}
+
+
+@pytest.mark.parametrize("weights", [np.zeros(100), np.full(100, np.nan), np.full(100, -1.0), np.ones(120)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError):
+        call_slide(patches(0, 50, 0, 0, 50), CLASSES, weights)
+
+
+def test_unknown_classes_are_refused_even_where_nothing_is_tumour():
+    with pytest.raises(ClassifierError):
+        call_slide(np.eye(2, dtype=np.float32)[[0] * 9], ("other", "malignant"))

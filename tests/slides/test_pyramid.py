@@ -16,9 +16,9 @@ from wsi_her2.slides.pyramid import write_pyramid
 def gradient(x, y, w, h):
     """A smooth picture that depends on the place only, so that any block can be checked alone."""
     xx, yy = np.meshgrid(np.arange(x, x + w), np.arange(y, y + h))
-    return np.stack(
-        [120 + 100 * np.sin(xx / 300), 120 + 100 * np.cos(yy / 250), (xx + yy) / 40 % 200], -1
-    ).astype(np.uint8)
+    return np.stack([120 + 100 * np.sin(xx / 300), 120 + 100 * np.cos(yy / 250), (xx + yy) / 40 % 200], -1).astype(
+        np.uint8
+    )
 
 
 def failing(x, y, w, h, at):
@@ -27,9 +27,7 @@ def failing(x, y, w, h, at):
     return gradient(x, y, w, h)
 
 
-@pytest.mark.parametrize(
-    "size", [(5000, 4300), (300, 200), (2048, 2049), (4097, 700), (300, 9000), (100, 20000)]
-)
+@pytest.mark.parametrize("size", [(5000, 4300), (300, 200), (2048, 2049), (4097, 700), (300, 9000), (100, 20000)])
 def test_openslide_and_tiffslide_read_what_was_drawn(tmp_path, size):
     path = write_pyramid(tmp_path / "s.tif", *size, gradient, mpp=0.25, quality=95)
     want = gradient(0, 0, *size)
@@ -63,9 +61,7 @@ def test_the_lowest_level_is_small_and_levels_can_be_chosen(tmp_path):
     path = write_pyramid(tmp_path / "a.tif", 9000, 100, gradient, mpp=0.5)
     with openslide.OpenSlide(path) as slide:
         assert slide.level_dimensions == ((9000, 100), (4500, 50), (2250, 25), (1125, 13), (563, 7))
-    with openslide.OpenSlide(
-        write_pyramid(tmp_path / "b.tif", 9000, 100, gradient, mpp=0.5, levels=2)
-    ) as slide:
+    with openslide.OpenSlide(write_pyramid(tmp_path / "b.tif", 9000, 100, gradient, mpp=0.5, levels=2)) as slide:
         assert slide.level_count == 2
 
 
@@ -78,9 +74,7 @@ def test_two_workers_write_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_leaves_nothing_behind(tmp_path, workers):
     with pytest.raises(OutputError, match="disk gone"):
-        write_pyramid(
-            tmp_path / "s.tif", 4500, 2100, partial(failing, at=(2048, 0)), mpp=0.5, workers=workers
-        )
+        write_pyramid(tmp_path / "s.tif", 4500, 2100, partial(failing, at=(2048, 0)), mpp=0.5, workers=workers)
     assert list(tmp_path.iterdir()) == []
 
 

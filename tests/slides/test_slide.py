@@ -394,3 +394,29 @@ def test_ndpi_is_read_at_every_level(real_slides):
         for index, level in enumerate(slide.levels):
             got = slide.read(0, 0, 60, 70, mpp=slide.mpp * level.downsample)
             np.testing.assert_array_equal(got, openslides_own(path, 0, 0, index, 60, 70))
+
+
+@pytest.mark.parametrize("size", [(1826, 1247), (2929, 2350), (136, 4000)])
+def test_the_overview_shows_the_slide_and_nothing_beyond(size):
+    width, height = size
+    overview = slide_from_array(np.zeros((height, width, 3), np.uint8), 0.25).overview(4.0)
+    assert overview.rgb.max() == 0
+    assert overview.rgb.shape[0] * overview.downsample <= height
+
+
+@pytest.mark.parametrize("mpp", range(3, 11))
+def test_the_overview_of_a_dark_scan_is_dark_at_any_scale(data_dir, mpp):
+    with open_slide(data_dir / "slides" / "hamamatsu_fluorescence_dapi.ndpi") as slide:
+        assert slide.overview(float(mpp)).rgb.min(axis=2).max() < 140
+
+
+def test_transparent_pixels_are_white_at_every_scale():
+    rgba = np.zeros((1200, 1200, 4), np.uint8)
+    rgba[:, ::2] = 255
+    assert slide_from_array(rgba, 0.5).read(0, 0, 300, 300, mpp=2.0).min() == 255
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.5, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(mpp):
+    with pytest.raises(ValueError, match="mpp"):
+        slide_from_array(np.zeros((64, 64, 3), np.uint8), 0.5).read(0, 0, 8, 8, mpp=mpp)

@@ -218,3 +218,24 @@ def test_nothing_is_corrected_to_nothing():
     empty = np.zeros((0, 16, 16, 3), np.uint8)
     for correction in corrections():
         assert correction.apply(empty).shape == empty.shape
+
+
+FITTED = [("ihc", "align-hues"), ("he", "macenko"), ("he", "vahadane"), ("he", "reinhard")]
+
+
+@pytest.mark.parametrize(("modality", "method"), FITTED)
+def test_an_empty_sample_falls_back_to_the_white_point(modality, method):
+    white = WhitePoint((230.0, 230.0, 230.0), "background", 0.3)
+    correction = fit_stain(np.zeros((0, 3), np.uint8), white, modality, StainSettings(**{modality: method}))
+    assert correction.method == "white-point"
+    assert "no pixels" in correction.note
+
+
+@pytest.mark.parametrize(("modality", "method"), FITTED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_dark_frame_with_sensor_noise_falls_back_to_the_white_point(modality, method, seed):
+    sample = np.random.default_rng(seed).integers(0, 6, (5000, 3)).astype(np.uint8)
+    white = WhitePoint((230.0, 230.0, 230.0), "background", 0.3)
+    correction = fit_stain(sample, white, modality, StainSettings(**{modality: method}))
+    assert correction.method == "white-point"
+    assert correction.note

@@ -261,3 +261,31 @@ def test_examples_come_back_in_the_order_of_the_classes(tmp_path, ihc_image):
 
 def test_a_store_without_examples_has_none(tmp_path):
     assert create(tmp_path / "s.zarr").read_examples() == {}
+
+
+@pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS + 1])
+def test_a_block_of_another_height_is_refused(tmp_path, rows):
+    store = PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
+    with pytest.raises(ValueError, match="rows"):
+        store.write_block(0, np.zeros((rows, 5), np.float32), np.zeros((ROWS, 2), np.float32))
+    assert not store.done.any()
+
+
+def test_a_block_beyond_the_last_is_refused(tmp_path):
+    store = PatchStore.create(tmp_path / "s", grid_of(blocks=2), classes=CLASSES, quality=QUALITY)
+    with pytest.raises(ValueError, match="block 2"):
+        store.write_block(2, np.zeros((ROWS, 5), np.float32), np.zeros((ROWS, 2), np.float32))
+
+
+@pytest.mark.parametrize("gone", ["done", "xy", "probabilities"])
+def test_an_incomplete_store_is_a_store_error(tmp_path, gone):
+    PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
+    shutil.rmtree(tmp_path / "s" / gone)
+    with pytest.raises(StoreError, match=gone):
+        getattr(PatchStore.open(tmp_path / "s"), gone)
+
+
+def test_a_store_is_never_created_over_another(tmp_path):
+    PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
+    with pytest.raises(StoreError, match="there already"):
+        PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)

@@ -255,3 +255,29 @@ def test_the_overlay_marks_tissue_and_dims_the_rest(ihc_mask):
     np.testing.assert_array_equal(ihc_mask.overview.rgb, before)
     assert overlay[~ihc_mask.tissue].mean() < 0.8 * before[~ihc_mask.tissue].mean()
     assert (overlay == (0, 150, 60)).all(axis=2).any()
+
+
+def test_a_patch_beside_the_slide_holds_no_tissue():
+    tissue = np.ones((10, 10), bool)
+    overview = Overview(np.full((10, 10, 3), 255, np.uint8), ~tissue, 2.0, Box(0, 0, 40, 40))
+    mask = tissue_mask(tissue, ~tissue, overview, WhitePoint((255.0, 255.0, 255.0), "background", 1.0))
+    assert mask.fractions(np.array([-40, 0, 40]), np.array([0, -40, 0]), 40, 40).tolist() == [0, 0, 0]
+
+
+def test_a_dark_scratch_is_not_tissue():
+    rgb = np.full((2400, 2400, 3), (236, 233, 240), np.uint8)
+    cv2.line(rgb, (0, 300), (2399, 420), (150, 140, 160), 8)
+    assert detect_tissue(slide_from_array(rgb, 0.5)).area_mm2 == 0
+
+
+def test_blue_ink_is_not_tissue():
+    rgb = np.full((1200, 1600, 3), (236, 233, 240), np.uint8)
+    rgb[300:600, 200:1400] = (30, 60, 170)
+    mask = detect_tissue(slide_from_array(rgb, 0.5))
+    assert not mask.tissue.any()
+    assert mask.pen.any()
+
+
+def test_red_ink_of_any_strength_is_not_tissue(data_dir):
+    rgb = np.ascontiguousarray(cv2.imread(str(data_dir / "artefacts" / "no-tissue-red-pen.png"))[..., ::-1])
+    assert detect_tissue(slide_from_array(rgb, 0.5)).area_mm2 < 0.001

@@ -91,3 +91,9 @@ def test_the_table_puts_the_white_point_to_255_and_leaves_black():
     assert (table[0] == 0).all()
     assert (table[245:] == 255).all()
     assert (np.diff(table[:, 0].astype(int), axis=0) >= 0).all()
+
+
+def test_pure_white_is_glass_where_there_is_no_other(ihc_image):
+    pixels = np.full((1200, 1200, 3), 255, np.uint8)
+    pixels[300:812, 300:812] = (ihc_image * 0.8).astype(np.uint8)
+    assert min(estimate_white_point(pixels).rgb) > 240

@@ -105,15 +105,25 @@ def call_slide(
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
         raise ValueError(f"{len(classes)} classes for probabilities of shape {probabilities.shape}")
+    tumour_classes = [name for name in classes if name != _OTHER]
+    if tuple(tumour_classes) not in (SCORES, _BINARY):
+        raise ClassifierError(
+            f"classes {', '.join(classes)} cannot be called; a classifier has {', '.join(SCORES)} "
+            f"or {' and '.join(_BINARY)}, in this order, with or without {_OTHER!r} before them"
+        )
     thresholds = thresholds or Thresholds()
     kept = ~np.isnan(probabilities).any(axis=1)
     weight = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
     group = np.arange(len(probabilities)) if blocks is None else blocks
+    for name, given in (("weights", weight), ("blocks", group)):
+        if given.shape != (len(probabilities),):
+            raise ValueError(f"{name} of shape {given.shape} for {len(probabilities)} patches")
+    if not (np.isfinite(weight[kept]).all() and (weight[kept] >= 0).all()):
+        raise ValueError("weights of patches are numbers from 0 on")
     scored = probabilities[kept]
     labels = scored.argmax(axis=1)
-    tumour_classes = [name for name in classes if name != _OTHER]
-    tumour = int(np.isin(labels, [classes.index(name) for name in tumour_classes]).sum())
-    if tumour == 0:
+    is_tumour = np.isin(labels, [classes.index(name) for name in tumour_classes])
+    if not weight[kept][is_tumour].sum() > 0:
         raise ValueError("none of the patches is tumour, so there is nothing to call")
     counts = _sum_by_block(hard_counts(scored, weight[kept]), group[kept])
 
@@ -127,16 +137,11 @@ def call_slide(
         "percentages": {name: float(pct) for name, pct in zip(tumour_classes, percentages, strict=True)},
         "intervals": {name: (float(a), float(b)) for name, a, b in zip(tumour_classes, low, high, strict=True)},
         "n_patches": int(kept.sum()),
-        "tumour_patches": tumour,
+        "tumour_patches": int(is_tumour.sum()),
     }
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, shared)
-    if tuple(tumour_classes) == _BINARY:
-        return _binary(percentages, drawn, thresholds, shared)
-    raise ClassifierError(
-        f"classes {', '.join(classes)} cannot be called; a classifier has {', '.join(SCORES)} "
-        f"or {' and '.join(_BINARY)}, in this order, with or without {_OTHER!r} before them"
-    )
+    return _binary(percentages, drawn, thresholds, shared)
 
 
 def _graded(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:
@@ -187,8 +192,9 @@ def _sum_by_block(counted: Float64, blocks: npt.NDArray[np.int64]) -> Float64:
 def _tumour_percentages(
     totals: Float64, classes: tuple[str, ...], tumour_classes: list[str], confusion: Float64 | None
 ) -> Float64:
-    shares = totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-12)
     if confusion is not None:
-        shares = correct_by_confusion(shares, confusion)
-    tumour = shares[:, [classes.index(name) for name in tumour_classes]]
-    return np.asarray(100 * tumour / np.maximum(tumour.sum(axis=1, keepdims=True), 1e-12), np.float64)
+        totals = correct_by_confusion(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-12), confusion)
+    tumour = totals[:, [classes.index(name) for name in tumour_classes]]
+    percentages = 100 * tumour / np.maximum(tumour.sum(axis=1, keepdims=True), 1e-12)
+    # A tenth of the patches is 10 %, not 10.000000000000002 %, and 10 % is not more than 10 %.
+    return np.asarray(np.round(percentages, 9), np.float64)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 Score = Literal["0", "1+", "2+", "3+"]
 SCORES: tuple[Score, ...] = ("0", "1+", "2+", "3+")
 
+_DECIMALS = 9
+
 GROUPS: dict[Score, str] = {"0": "negative", "1+": "negative", "2+": "equivocal", "3+": "positive"}
 
 
@@ -83,7 +85,8 @@ def apply_rule(percentages: tuple[float, float, float, float], thresholds: Thres
     thresholds : Thresholds
     """
     _, pct_1, pct_2, intense = percentages
-    complete, any_staining = pct_2 + intense, pct_1 + pct_2 + intense
+    # Sums of rounded percentages are rounded again: 4.1 and 5.9 are 10, not a little more.
+    complete, any_staining = round(pct_2 + intense, _DECIMALS), round(pct_1 + pct_2 + intense, _DECIMALS)
     t = thresholds
     if intense > t.positive_over_pct:
         return Verdict(
@@ -144,8 +147,8 @@ def scores_of(percentages: npt.NDArray[np.float64], thresholds: Thresholds) -> n
         Index into `SCORES`.
     """
     intense = percentages[:, 3]
-    complete = percentages[:, 2] + intense
-    any_staining = percentages[:, 1] + complete
+    complete = np.round(percentages[:, 2] + intense, _DECIMALS)
+    any_staining = np.round(percentages[:, 1] + percentages[:, 2] + intense, _DECIMALS)
     return np.select(
         [
             intense > thresholds.positive_over_pct,

@@ -151,7 +151,8 @@ class MemoryBackend:
             raise UnsupportedSlide(
                 f"an in-memory slide is uint8 H x W x 3 or 4, not {rgb.dtype} {'x'.join(map(str, rgb.shape))}"
             )
-        self._pyramid = [rgb]
+        # Before the coarser levels are averaged: the colour under a transparent pixel means nothing.
+        self._pyramid = [over_white(rgb)]
         while min(self._pyramid[-1].shape[:2]) > 512:
             height, width = self._pyramid[-1].shape[:2]
             halved = cv2.resize(self._pyramid[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
@@ -167,6 +168,18 @@ class MemoryBackend:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def over_white(pixels: npt.NDArray[np.uint8]) -> RGB:
+    """Blend RGBA pixels over white (uint8 H x W x 4 to H x W x 3); RGB pixels are returned as they are."""
+    if pixels.shape[2] == 3:
+        return pixels
+    opacity = pixels[..., 3:]
+    if opacity.min() == 255:
+        return np.ascontiguousarray(pixels[..., :3])
+    alpha = opacity.astype(np.uint16)
+    blended = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
+    return blended.astype(np.uint8)
 
 
 _OPENERS: dict[str, Callable[[Path], Backend]] = {

@@ -18,6 +18,9 @@ STAINED_DENSITY = 0.15
 """Norm of the density (log10) from which a pixel is stained: Macenko's 0.15 in natural units is 0.065; pale
 scans need the higher value to keep the background out."""
 
+BLACK_DENSITY = 1.6
+"""Density (log10) of a channel from which it is lost in the sensor's noise."""
+
 MIN_STAINED_PX = 500
 """Fewer stained pixels do not determine two directions."""
 
@@ -47,7 +50,9 @@ def stained(density: Float64) -> Float64:
     StainFitError
         Too few pixels are stained, or all are of one colour.
     """
-    kept = density[np.linalg.norm(density, axis=1) > STAINED_DENSITY]
+    # A channel that is all but black has no hue left.
+    coloured = (np.linalg.norm(density, axis=1) > STAINED_DENSITY) & (density.max(axis=1) < BLACK_DENSITY)
+    kept = density[coloured]
     if len(kept) < MIN_STAINED_PX:
         raise StainFitError(
             f"{len(kept)} of {len(density)} sampled pixels are stained; a fit needs {MIN_STAINED_PX}"

@@ -207,14 +207,8 @@ class _BlockEncoder:
     def __call__(self, box: tuple[int, int, int, int]) -> tuple[list[list[list[bytes]]], Pixels]:
         _, _, width, height = box
         pixels = self.render(*box)
-        if (
-            not isinstance(pixels, np.ndarray)
-            or pixels.dtype != np.uint8
-            or pixels.shape != (height, width, 3)
-        ):
-            got = (
-                f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-            )
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (height, width, 3):
+            got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise ConfigurationError(f"render{box} must return uint8 ({height}, {width}, 3), not {got}.")
         encoded = [_encode_tiles(pixels, self.tile_px, self.quality)]
         for _ in range(1, self.levels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from wsi_her2.slides.backends import (
     not_readable,
     open_backend,
     open_first_that_reads,
+    over_white,
 )
 from wsi_her2.slides.resolution import MppSource, Resolution, resolve_mpp
 
@@ -148,8 +150,8 @@ class Slide:
         width, height : int
             Size of the result in pixels at `mpp`.
         mpp : float, optional
-            Scale of the result in um/px; the slide's own by default. The finest level that is at least as
-            coarse as needed is read and resampled by area averaging (cubic where it has to be enlarged).
+            Scale of the result in um/px; the slide's own by default. The coarsest level that is fine enough is
+            read and resampled by area averaging (cubic where it has to be enlarged).
 
         Returns
         -------
@@ -160,9 +162,13 @@ class Slide:
         ------
         SlideReadError
             Pixels of the region cannot be decoded.
+        ValueError
+            The size or the scale is not positive.
         """
         if width < 1 or height < 1:
             raise ValueError(f"a region needs at least one pixel, not {width} x {height}")
+        if mpp is not None and not 0 < mpp < math.inf:
+            raise ValueError(f"mpp must be a positive number, not {mpp}")
         downsample = (mpp or self.mpp) / self.mpp
         index = self._level_for(downsample)
         per_tile = max(64, int(_SOURCE_PX_PER_READ**0.5 * self.levels[index].downsample / downsample))
@@ -193,6 +199,7 @@ class Slide:
         height = max(1, round(self.bounds.height / downsample))
         # What the rounded size amounts to, so that the overview spans the bounds exactly.
         downsample = self.bounds.width / width
+        height = max(1, int(self.bounds.height / downsample))
         rgb = np.full((height, width, 3), 255, np.uint8)
         unreadable = np.zeros((height, width), bool)
         pending = list(_tiles(width, height, _OVERVIEW_TILE_PX))
@@ -220,9 +227,8 @@ class Slide:
 
     def _read_at_once(self, index: int, x: int, y: int, width: int, height: int, downsample: float) -> RGB:
         level = self.levels[index]
-        scale = downsample / level.downsample
-        left, top = round(x / level.downsample), round(y / level.downsample)
-        source_width, source_height = max(1, round(width * scale)), max(1, round(height * scale))
+        left, source_width = _span(x, width * downsample, level.downsample, level.width)
+        top, source_height = _span(y, height * downsample, level.downsample, level.height)
         source = self._read_level(index, left, top, source_width, source_height)
         if (source_width, source_height) == (width, height):
             return source
@@ -239,7 +245,7 @@ class Slide:
         region = None if whole else np.full((height, width, 3), 255, np.uint8)
         if x1 <= x0 or y1 <= y0:
             return np.full((height, width, 3), 255, np.uint8)
-        pixels = _over_white(self._decode(index, x0, y0, x1 - x0, y1 - y0))
+        pixels = over_white(self._decode(index, x0, y0, x1 - x0, y1 - y0))
         if region is None:
             return pixels
         region[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
@@ -324,15 +330,14 @@ def _bounds(properties: Mapping[str, str], dimensions: tuple[int, int]) -> Box:
     return Box(x, y, min(max(1, w), width - x), min(max(1, h), height - y))
 
 
-def _over_white(pixels: npt.NDArray[np.uint8]) -> RGB:
-    if pixels.shape[2] == 3:
-        return pixels
-    opacity = pixels[..., 3:]
-    if opacity.min() == 255:
-        return np.ascontiguousarray(pixels[..., :3])
-    alpha = opacity.astype(np.uint16)
-    blended = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
-    return blended.astype(np.uint8)
+def _span(start: int, length: float, downsample: float, size: int) -> tuple[int, int]:
+    """First pixel of a level and number of its pixels for a span of level 0; both ends to the nearest pixel."""
+    first = math.floor(start / downsample + 0.5)
+    last = math.floor((start + length) / downsample + 0.5)
+    if downsample > 1 and last == size + 1:
+        # The rounding of a level's size, not ground beyond the slide.
+        last = size
+    return first, max(1, last - first)
 
 
 def _tiles(width: int, height: int, size: int) -> Iterator[Box]:

@@ -116,9 +116,13 @@ def fit_stain(
     StainCorrection
         Where the sample cannot carry the fit, the white-point correction, with the reason in `note`.
     """
+    if modality not in ("ihc", "he"):
+        raise ValueError(f"modality is 'ihc' or 'he', not {modality!r}")
     settings = settings or StainSettings()
     method = settings.ihc if modality == "ihc" else settings.he
     try:
+        if method not in ("white-point", "none") and sample.size == 0:
+            raise StainFitError("no pixels were sampled")
         if method == "align-hues":
             return _fit_hues(sample, white.rgb)
         if method in ("macenko", "vahadane"):

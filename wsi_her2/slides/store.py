@@ -88,7 +88,14 @@ class PatchStore:
             Whether patches are kept.
         attributes : mapping, optional
             More attributes, JSON types only.
+
+        Raises
+        ------
+        StoreError
+            Something is at the path already.
         """
+        if path.exists():
+            raise StoreError(f"{path}: something is there already, and a store is never written over")
         group = zarr.create_group(
             store=path,
             zarr_format=3,
@@ -169,8 +176,23 @@ class PatchStore:
         probabilities, quality, measures : float32 rows x columns
             For all positions of the block; NaN where a patch was not scored.
         pixels : uint8 rows x H x W x 3, optional
+
+        Raises
+        ------
+        ValueError
+            There is no such block, or the rows are not those of a block.
         """
         rows = slice(block * self._rows, (block + 1) * self._rows)
+        if not 0 <= block < len(self.done):
+            raise ValueError(f"block {block} of a store of {len(self.done)} blocks")
+        for name, given in (
+            ("probabilities", probabilities),
+            ("quality", quality),
+            ("measures", measures),
+            ("pixels", pixels),
+        ):
+            if given is not None and len(given) != self._rows:
+                raise ValueError(f"{len(given)} rows of {name} for a block of {self._rows}")
         if pixels is not None and "pixels" in self._group:
             self._array("pixels")[rows] = pixels
         if measures is not None and self.measure_names:
@@ -307,9 +329,9 @@ class PatchStore:
         return self._array("pixels") if "pixels" in self._group else None
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
+        array = self._group.get(name)
         if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self._group.store_path}: {name!r} is not an array. Run again with --fresh.")
+            raise StoreError(f"{self._group.store_path}: {name!r} is missing. Run again with --fresh.")
         return array
 
 

@@ -110,14 +110,16 @@ class TissueMask:
         """
         scale, box = self.overview.downsample, self.overview.box
         rows, columns = self.tissue.shape
-        left = np.clip(np.rint((x - box.x) / scale).astype(np.int64), 0, columns)
-        top = np.clip(np.rint((y - box.y) / scale).astype(np.int64), 0, rows)
-        right = np.clip(np.maximum(np.rint((x - box.x + width) / scale).astype(np.int64), left + 1), 0, columns)
-        bottom = np.clip(np.maximum(np.rint((y - box.y + height) / scale).astype(np.int64), top + 1), 0, rows)
+        left = np.rint((x - box.x) / scale).astype(np.int64)
+        top = np.rint((y - box.y) / scale).astype(np.int64)
+        right = np.maximum(np.rint((x - box.x + width) / scale).astype(np.int64), left + 1)
+        bottom = np.maximum(np.rint((y - box.y + height) / scale).astype(np.int64), top + 1)
+        area = (right - left) * (bottom - top)
+        left, right = np.clip(left, 0, columns), np.clip(right, 0, columns)
+        top, bottom = np.clip(top, 0, rows), np.clip(bottom, 0, rows)
         sums = self._sums
         inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        full = max(1.0, (width / scale) * (height / scale))
-        return np.asarray(np.minimum(inside / full, 1.0), np.float32)
+        return np.asarray(inside / area, np.float32)
 
 
 def detect_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
@@ -192,7 +194,7 @@ def _tissue(density: Float32, excluded: Mask, mpp: float, settings: TissueSettin
     evidence = (chroma > settings.min_chroma) | (texture > settings.min_texture)
     tissue = ((dense > settings.min_density) & evidence & ~excluded).astype(np.uint8)
     # A scratch, a coverslip edge or a hair is long but thin.
-    tissue = _open(tissue, 1.25 * settings.smoothing_um / mpp)
+    tissue = _open(tissue, 1.75 * settings.smoothing_um / mpp)
     tissue = _close(tissue, settings.closing_um / mpp)
     tissue = _fill_holes(tissue, settings.max_hole_um2 / mpp**2)
     tissue[excluded] = 0
@@ -202,13 +204,13 @@ def _tissue(density: Float32, excluded: Mask, mpp: float, settings: TissueSettin
 def _pen(density: Float32, mpp: float, settings: TissueSettings) -> Mask:
     """Ink by its hue: no mixture of hematoxylin, eosin and DAB looks like it.
 
-    In density, hematoxylin absorbs red at most 1.4 times as much as green, eosin little blue, DAB more blue
-    than green; green and blue ink absorb red far more, red ink green and blue alike and hardly any red, and
-    black ink everything.
+    In density, hematoxylin absorbs red at most 1.4 times as much as green and blue at least a quarter as much as
+    red, eosin little blue, DAB more blue than green; green ink absorbs red far more than green, blue ink hardly
+    any blue, red ink green and blue alike and hardly any red, and black ink everything.
     """
     red, green, blue = cv2.split(cv2.GaussianBlur(density, (0, 0), max(0.6, 4.0 / mpp)))
-    cool = (red > 1.6 * green) & (red > 0.25)
-    warm = (green > 0.45) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
+    cool = ((red > 1.6 * green) | ((red > 1.25 * green) & (blue < 0.2 * red))) & (red > 0.25)
+    warm = (green > 0.2) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
     least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     black = (least > 0.65) & (most < 1.45 * least)
     ink = _open((cool | warm | black).astype(np.uint8), 12.0 / mpp)

@@ -19,6 +19,7 @@ _SMOOTH_SD = 3.0
 _NEUTRAL_RANGE = 40
 _BRIGHT = 120
 _MIN_SHARE = 0.002
+_MIN_SHARE_BESIDE_PADDING = 0.02
 _MODE_SHARE = 0.1
 
 
@@ -53,11 +54,12 @@ def estimate_white_point(rgb: RGB, ignore: npt.NDArray[np.bool_] | None = None) 
         Pixels to leave out, such as unreadable ones.
     """
     ignored = np.zeros(rgb.shape[:2], bool) if ignore is None else ignore
-    # Scanners pad what they did not scan with pure white or black: that is not glass.
-    padding = (rgb == 255).all(axis=2) | (rgb == 0).all(axis=2)
-    for left_out in (ignored | padding, ignored):
-        background = _smooth_neutral_bright(rgb) & ~left_out
-        if background.sum() >= max(16, _MIN_SHARE * background.size):
+    # Scanners pad what they did not scan with pure white: that is not glass, unless there is no other.
+    padding = (rgb == 255).all(axis=2)
+    smooth = _smooth_neutral_bright(rgb)
+    for left_out, min_share in ((ignored | padding, _MIN_SHARE_BESIDE_PADDING), (ignored, _MIN_SHARE)):
+        background = smooth & ~left_out
+        if background.sum() >= max(16, min_share * background.size):
             pixels = rgb[_at_brightest_mode(rgb, background)]
             red, green, blue = (float(value) for value in np.median(pixels, axis=0))
             return WhitePoint((red, green, blue), "background", len(pixels) / background.size)

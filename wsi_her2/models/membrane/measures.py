@@ -105,8 +105,9 @@ def ridge_strength(density: Float32, sigmas_px: tuple[float, ...]) -> Float32:
     Returns
     -------
     float32 H x W
-        About half the contrast of a line whose half-width is one of the scales; 0 on flat ground, at steps
-        and in pits. After Lindeberg 1998 (scale selection) and Frangi 1998 (sign of the Hessian).
+        About half the contrast of a line whose half-width is one of the scales; 0 on flat ground and in pits, a
+        quarter of the contrast along a step. After Lindeberg 1998 (scale selection) and Frangi 1998 (sign of the
+        Hessian).
     """
     strongest = np.zeros(density.shape, np.float32)
     for sigma in sigmas_px:

@@ -7,6 +7,7 @@ logistic regression on one staining grade says which class. The coefficients are
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,12 +128,14 @@ def membrane_scorer(content: bytes, source: str) -> MembraneScorer:
             raise ValueError(f"classes are {described['classes']}, not {[OTHER, *GRADES]}")
         if described["modality"] not in ("ihc", "he"):
             raise ValueError(f"modality is {described['modality']!r}, not 'ihc' or 'he'")
-        mpp = float(described["mpp"])
+        mpp, patch_px = float(described["mpp"]), int(described["patch_px"])
+        if not (0 < mpp < math.inf and patch_px > 0):
+            raise ValueError(f"mpp {mpp:g} and patch_px {patch_px} must be positive")
         return MembraneScorer(
             name=str(described["name"]),
             sha256=content_sha256(content),
             modality=described["modality"],
-            patch_px=int(described["patch_px"]),
+            patch_px=patch_px,
             mpp=mpp,
             regression=_regression(described),
             scale=MembraneScale(mpp=mpp),
@@ -158,6 +161,13 @@ def _regression(described: dict[str, Any]) -> Regression:
     for weights in (tumour["weights"], grade["weights"]):
         if len(weights) != len(features):
             raise ValueError(f"{len(weights)} weights for {len(features)} features")
+    if not features:
+        raise ValueError("there are no features")
+    numbers = [*tumour["weights"], *grade["weights"], *grade["cuts"], tumour["intercept"], grade["slope"]]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError("weights, cuts, intercept and slope must be finite numbers")
+    if not grade["slope"] > 0:
+        raise ValueError(f"slope {grade['slope']} must be positive, so that more staining means a higher class")
     return Regression(
         features=features,
         tumour_intercept=float(tumour["intercept"]),
