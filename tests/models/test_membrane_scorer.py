@@ -222,3 +222,9 @@ def test_numbers_that_cannot_score_are_refused_with_the_name_of_the_file(tmp_pat
     file.write_text(json.dumps(_BUNDLED | wrong))
     with pytest.raises(ClassifierError, match=r"mine\.json"):
         load_classifier(file)
+
+
+@pytest.mark.parametrize("asked", [{"runtime": "onnx"}, {"precision": "int8"}])
+def test_a_runtime_or_precision_that_it_does_not_have_is_refused(asked):
+    with pytest.raises(ClassifierError, match="auto"):
+        load_classifier("membrane", **asked)

@@ -75,20 +75,32 @@ class PatchClassifier(Protocol):
         """`predict`, and beside it what the classifier measured of each patch (float32 N x M)."""
 
 
-def load_classifier(name_or_path: str | Path = MEMBRANE) -> PatchClassifier:
+def load_classifier(
+    name_or_path: str | Path = MEMBRANE, runtime: str = "auto", precision: str = "fp32"
+) -> PatchClassifier:
     """Load a classifier.
 
     Parameters
     ----------
     name_or_path : str or pathlib.Path
         'membrane', or a JSON file of the same form as the bundled coefficients.
+    runtime : str
+        What computes a network. The membrane scorer is no network and takes 'auto' only.
+    precision : str
+        Of a network's numbers. The membrane scorer takes 'fp32' only.
 
     Raises
     ------
     ClassifierError
-        There is no such classifier, or its file is wrong.
+        There is no such classifier, its file is wrong, or it does not run as asked.
     """
     from wsi_her2.models.membrane.scorer import membrane_scorer
+
+    if (runtime, precision) != ("auto", "fp32"):
+        raise ClassifierError(
+            f"{name_or_path}: the membrane scorer is no network; it runs with runtime 'auto' and precision 'fp32', "
+            f"not {runtime!r} and {precision!r}"
+        )
 
     if str(name_or_path) == MEMBRANE:
         content = (resources.files("wsi_her2.models.membrane") / "coefficients.json").read_bytes()
