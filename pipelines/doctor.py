@@ -39,7 +39,7 @@ def examine() -> list[Finding]:
     return [
         Finding("Python", "ok", sys.version.split()[0]),
         *(_tried(subject, check) for subject, check in _CHECKS.items()),
-        *(_optional(package, extra) for package, extra in _OPTIONAL.items()),
+        *(_optional(package, extra, purpose) for package, (extra, purpose) in _OPTIONAL.items()),
     ]
 
 
@@ -50,11 +50,11 @@ def _tried(subject: str, check: Callable[[], str]) -> Finding:
         return Finding(subject, "broken", f"{type(error).__name__}: {error}. Mend: pip install --upgrade wsi-her2")
 
 
-def _optional(package: str, purpose: str) -> Finding:
+def _optional(package: str, extra: str, purpose: str) -> Finding:
     try:
         return Finding(package, "ok", metadata.version(package))
     except metadata.PackageNotFoundError:
-        return Finding(package, "missing", f"optional, {purpose}: pip install {package}")
+        return Finding(package, "missing", f"optional, {purpose}: pip install 'wsi-her2[{extra}]'")
 
 
 def _openslide() -> str:
@@ -148,6 +148,6 @@ _CHECKS: dict[str, Callable[[], str]] = {
 }
 
 _OPTIONAL = {
-    "torch": "training and the reference runtime",
-    "openvino": "a faster runtime on Intel processors",
+    "torch": ("torch", "training and the reference runtime"),
+    "openvino": ("openvino", "a faster runtime on Intel processors"),
 }
