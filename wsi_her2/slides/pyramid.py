@@ -1,8 +1,9 @@
 """Writing a tiled pyramidal JPEG TIFF from a renderer, in constant memory.
 
 The renderer is asked for large blocks of level 0 only, each pixel once. A block is encoded at once into the
-tiles of every level that it covers in whole tiles; the coarser levels are assembled from bands of one tile row.
-Encoded tiles wait in unnamed spool files beside the target and are then copied, level by level, into the TIFF.
+tiles of every level that it covers in whole tiles; the coarser levels are assembled from bands of one tile
+row. Encoded tiles wait in unnamed spool files beside the target and are then copied, level by level, into the
+TIFF.
 """
 
 from __future__ import annotations
