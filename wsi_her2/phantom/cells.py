@@ -1,23 +1,23 @@
 """The cells of a slide: where they lie, how large they are, and how much HER2 their membranes carry.
 
-All cells of a slide stand in one table, drawn before any pixel, so the truth is a property of the table and each
-region of the slide draws the rows that reach into it.
+All cells of a slide stand in one table, drawn before any pixel, so the truth is a property of the table and
+each region of the slide draws the rows that reach into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_her2.phantom.composition import PhantomSpec
-from wsi_her2.phantom.noise import gaussian_field
+from wsi_her2.phantom.noise import Field, gaussian_field
 from wsi_her2.phantom.tissue import Architecture, Compartment, Tissue, contours_at
 
-Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 CellTable = NDArray[np.void]
 
@@ -42,7 +42,7 @@ CELL_DTYPE = np.dtype(
         ("nucleus_long_um", "f4"),
         ("nucleus_short_um", "f4"),
         ("nucleus_angle", "f4"),
-        # Hematoxylin of the nucleus relative to the slide's, 0 pale and empty to 1 dense chromatin, edge blur.
+        # Hematoxylin relative to the slide's; chromatin from 0, pale and empty, to 1, dense; edge blur.
         ("nucleus_stain", "f4"),
         ("chromatin", "f4"),
         ("nucleus_blur_um", "f4"),
@@ -109,7 +109,7 @@ def draw_style(rng: np.random.Generator) -> CellStyle:
     CellStyle
         Cells of 10.5 to 15.5 um, nuclear radii of 0.25 to 0.34 of the cell's diameter.
     """
-    # A quarter of the slides shows a marked brown haze of the cytoplasm that has nothing to do with the class.
+    # A quarter of the slides shows a marked brown haze of the cytoplasm, whatever the class.
     blush = float(rng.uniform(0.06, 0.16)) if rng.random() < 0.25 else float(rng.uniform(0.0, 0.05))
     return CellStyle(
         spacing_um=float(rng.uniform(10.5, 15.0)),
@@ -201,7 +201,7 @@ def _blank(count: int, kind: Tissue) -> CellTable:
     return cells
 
 
-def _sample(field: NDArray[np.generic], x_um: Float, y_um: Float, pitch: float) -> NDArray[np.generic]:
+def _sample(field: NDArray[Any], x_um: Field, y_um: Field, pitch: float) -> NDArray[Any]:
     """Values of a layout field at places in microns."""
     i = np.clip((y_um / pitch).astype(np.int64), 0, field.shape[0] - 1)
     j = np.clip((x_um / pitch).astype(np.int64), 0, field.shape[1] - 1)
@@ -212,7 +212,8 @@ def _nuclei(cells: CellTable, style: CellStyle, rng: np.random.Generator, share:
     """Give epithelial cells a nucleus that fits their body."""
     count = len(cells)
     size = np.exp(style.pleomorphism * rng.standard_normal(count))
-    round_radius = 2 * style.nucleus_share * np.sqrt(cells["long_um"] * cells["short_um"]) / 1.1
+    # Bodies are drawn a little larger than their share of the tissue, so that they meet.
+    round_radius = 2 * style.nucleus_share * np.sqrt(cells["long_um"] * cells["short_um"]) / 1.28
     columnar = cells["shape"] == COLUMNAR
     short = np.where(columnar, cells["short_um"] * rng.uniform(0.66, 0.92, count), round_radius * size)
     stretch = np.where(columnar, rng.uniform(1.25, 2.3, count), 1 + np.abs(0.22 * rng.standard_normal(count)))
@@ -243,7 +244,7 @@ def _nuclei(cells: CellTable, style: CellStyle, rng: np.random.Generator, share:
 
 
 def _epithelium(
-    part: Compartment, architecture: Architecture, style: CellStyle, tilt: Float, rng: np.random.Generator
+    part: Compartment, architecture: Architecture, style: CellStyle, tilt: Field, rng: np.random.Generator
 ) -> list[CellTable]:
     pitch = architecture.layout.pitch_um
     found: list[CellTable] = []
@@ -280,7 +281,7 @@ def _epithelium(
 
 
 def _along(
-    line: Float,
+    line: Field,
     height_um: float,
     spacing_um: float,
     radius_um: float,
@@ -288,7 +289,7 @@ def _along(
     architecture: Architecture,
     style: CellStyle,
     rng: np.random.Generator,
-    depth: Float | None = None,
+    depth: Field | None = None,
     *,
     cord: bool = False,
 ) -> CellTable:
@@ -320,10 +321,15 @@ def _along(
         if depth is not None:
             # The first axis points to the lumen, so that nuclei lean to the base and apices can differ.
             i, j = np.round(y).astype(int), np.round(x).astype(int)
-            di, dj = np.round(y + 1.5 * np.sin(angle)).astype(int), np.round(x + 1.5 * np.cos(angle)).astype(int)
+            di, dj = (
+                np.round(y + 1.5 * np.sin(angle)).astype(int),
+                np.round(x + 1.5 * np.cos(angle)).astype(int),
+            )
             rows, columns = depth.shape
             inner = depth[np.clip(di, 0, rows - 1), np.clip(dj, 0, columns - 1)]
-            angle = np.where(inner < depth[np.clip(i, 0, rows - 1), np.clip(j, 0, columns - 1)], angle + np.pi, angle)
+            angle = np.where(
+                inner < depth[np.clip(i, 0, rows - 1), np.clip(j, 0, columns - 1)], angle + np.pi, angle
+            )
         cells["angle"] = angle + 0.08 * rng.standard_normal(count)
         cells["long_um"] = 0.56 * height_um * np.exp(0.1 * rng.standard_normal(count))
         cells["short_um"] = width * 0.6
@@ -338,7 +344,7 @@ def _lattice(
     spacing_um: float,
     kind: Tissue,
     pitch: float,
-    tilt: Float,
+    tilt: Field,
     style: CellStyle,
     rng: np.random.Generator,
 ) -> CellTable:
@@ -388,7 +394,7 @@ def _fat_cells(architecture: Architecture, rng: np.random.Generator) -> CellTabl
     return cells
 
 
-def _scatter(weight: Float, per_mm2: float, pitch: float, rng: np.random.Generator) -> tuple[Float, Float]:
+def _scatter(weight: Field, per_mm2: float, pitch: float, rng: np.random.Generator) -> tuple[Field, Field]:
     """Random places in microns with a density of `per_mm2` where the weight is 1."""
     expected = float(weight.sum()) * (pitch / 1000) ** 2 * per_mm2
     if expected <= 0:
@@ -502,7 +508,9 @@ def _assign_her2(
     shape = architecture.tissue.shape
     broad = gaussian_field(rng, shape, 90 / pitch) * 0.8 + gaussian_field(rng, shape, 25 / pitch) * 0.6
     regional = _sample(broad, cells["x_um"], cells["y_um"], pitch).astype(np.float64)
-    latent = np.sqrt(spec.clustering) * regional + np.sqrt(1 - spec.clustering) * rng.standard_normal(len(cells))
+    latent = np.sqrt(spec.clustering) * regional + np.sqrt(1 - spec.clustering) * rng.standard_normal(
+        len(cells)
+    )
     invasive = np.flatnonzero(cells["kind"] == Tissue.INVASIVE)
     order = invasive[np.argsort(latent[invasive], kind="stable")]
     counts = largest_remainder(len(invasive), spec.fractions)
@@ -526,7 +534,7 @@ def _draw_membranes(
     # Peak density (log10) of a line shared by two cells of the class, before the slide's gain.
     faint = np.where(u < 0.8, 0.0, 0.02 * w)
     intensity = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.62 + 0.75 * u**1.5, 0.21 + 0.24 * u, 0.06 + 0.10 * u], faint
+        [her2 == 3, her2 == 2, her2 == 1], [0.58 + 0.62 * u**1.5, 0.22 + 0.24 * u, 0.07 + 0.09 * u], faint
     )
     completeness = np.select(
         [her2 == 3, her2 == 2, her2 == 1],
@@ -542,5 +550,5 @@ def _draw_membranes(
     cells["completeness"] = np.where(her2 >= 0, completeness, 0)
     cells["membrane_um"] = width
     haze = style.blush * np.exp(0.35 * rng.standard_normal(count)) * np.clip(1 + 0.4 * regional, 0.3, 2)
-    own = np.select([her2 == 3, her2 == 2], [0.07, 0.025], 0.0) * rng.uniform(0.4, 1.6, count)
+    own = np.select([her2 == 3, her2 == 2], [0.10, 0.035], 0.0) * rng.uniform(0.3, 1.7, count)
     cells["blush"] = np.where(her2 >= 0, haze + own, 0)

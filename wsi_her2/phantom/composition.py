@@ -122,9 +122,7 @@ class PhantomSpec:
                 raise PhantomError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
         for artefact in self.artefacts:
             if artefact not in get_args(Artefact):
-                raise PhantomError(
-                    f"artefacts may hold {', '.join(get_args(Artefact))}, not {artefact!r}."
-                )
+                raise PhantomError(f"artefacts may hold {', '.join(get_args(Artefact))}, not {artefact!r}.")
         for name, number, low, high in (
             ("tumour_share", self.tumour_share, 0.01, 0.80),
             ("width_mm", self.width_mm, 0.05, 60.0),
@@ -158,6 +156,11 @@ class PhantomSpec:
                 f"class_fractions {shares} make a score of {derived}, not {self.score}. "
                 "Leave score out (None) or change the shares."
             )
+
+    @property
+    def resolved_score(self) -> Score:
+        """The score asked for, or the one that follows from the fractions."""
+        return self.score if self.score is not None else score_of_fractions(self.fractions)
 
     @property
     def fractions(self) -> tuple[float, float, float, float]:

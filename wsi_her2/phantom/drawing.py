@@ -1,7 +1,7 @@
 """Amounts of dye in one region: what lies in the tissue before any light passes through it.
 
-Neighbouring cells share a membrane: each cell is a distance field scaled by its own axes, a pixel belongs to the
-nearest cell, and the membrane runs where the two nearest are equally far. Both cells stain their side of it.
+Neighbouring cells share a membrane: each cell is a distance field scaled by its own axes, a pixel belongs to
+the nearest cell, and the membrane runs where the two nearest are equally far. Both cells stain it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_her2.phantom.cells import BARE, COLUMNAR, CellTable
-from wsi_her2.phantom.noise import ORIENTATIONS, hash_uniform, streak_textures, tile, upsample, value_noise
+from wsi_her2.phantom.noise import (
+    ORIENTATIONS,
+    STREAK_UNIT,
+    Field,
+    hash_uniform,
+    streak_textures,
+    tile,
+    upsample,
+    value_noise,
+)
 from wsi_her2.phantom.tissue import Layout, Tissue
 
-Field = NDArray[np.float32]
 _FieldOf = Callable[[NDArray[Any]], Field]
 
 # Angular resolution of the staining along a membrane.
@@ -31,12 +39,21 @@ _LARGEST_CELL_UM = 90.0
 
 @dataclass(frozen=True)
 class Planes:
-    """Amounts of each absorber, as optical density per unit vector; all ``float32``, ``h x w``."""
+    """Amounts of each absorber of a region, and what kind of cell covers each pixel.
+
+    Attributes
+    ----------
+    hematoxylin, dab, eosin, neutral
+        ``float32``, ``h x w``; optical density (log10) along the unit vector of the dye.
+    body
+        ``uint8``, ``h x w``; the `Tissue` of the cell body at the pixel, 0 where there is none.
+    """
 
     hematoxylin: Field
     dab: Field
     eosin: Field
     neutral: Field
+    body: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -92,10 +109,10 @@ def draw_tissue_style(rng: np.random.Generator, edge_artefact: bool) -> TissueSt
         Densities within the range seen on real slides.
     """
     return TissueStyle(
-        stroma_stain=float(rng.uniform(0.05, 0.12)),
+        stroma_stain=float(rng.uniform(0.09, 0.19)),
         stroma_haze=float(rng.choice([0.0, 0.004, 0.015], p=[0.5, 0.35, 0.15])),
         nuclear_stain=float(rng.uniform(0.30, 0.48)),
-        cytoplasm_stain=float(rng.uniform(0.05, 0.11)),
+        cytoplasm_stain=float(rng.uniform(0.08, 0.16)),
         looseness=float(rng.uniform(-0.5, 0.7)),
         granularity=float(rng.uniform(0.2, 0.5)),
         apical=float(rng.uniform(0.35, 1.0)),
@@ -143,29 +160,34 @@ def draw_planes(window: Window, layout: Layout, cells: CellTable, style: TissueS
     here = _cells_near(window, cells)
     shape = (window.h, window.w)
     # Irregular outlines: everything is drawn in coordinates that are slightly bent.
-    bend_x = 0.75 * window.noise(5.0, 1) + 0.30 * window.noise(1.75, 3)
-    bend_y = 0.75 * window.noise(5.0, 2) + 0.30 * window.noise(1.75, 4)
+    bend_x = 0.75 * window.noise(5.0, 1) + 0.14 * window.noise(1.75, 3)
+    bend_y = 0.75 * window.noise(5.0, 2) + 0.14 * window.noise(1.75, 4)
     x_um = ((np.arange(window.w, dtype=np.float32) + np.float32(0.5)) * np.float32(window.mpp))[None, :]
     y_um = ((np.arange(window.h, dtype=np.float32) + np.float32(0.5)) * np.float32(window.mpp))[:, None]
     x_um, y_um = x_um + 0.6 * bend_x, y_um + 0.6 * bend_y
     fine, middle, coarse = window.noise(0.5, 5), window.noise(1.25, 6), window.noise(4.0, 7)
 
-    def field(values: NDArray[np.generic]) -> Field:
+    def field(values: NDArray[Any]) -> Field:
         return _layout_window(values, layout, window)
 
     inside_tissue = _inside(field(layout.depth_um), coarse, window)
     depth = field(layout.depth_um)
     thickness = field(layout.thickness) * np.float32(1 / 128)
     hematoxylin, dab, eosin, neutral = (np.zeros(shape, np.float32) for _ in range(4))
-    _draw_stroma(window, layout, style, field, coarse, hematoxylin, dab, eosin)
+    _draw_stroma(window, layout, style, field, fine, middle, coarse, hematoxylin, dab, eosin, neutral)
 
     bodies = here[here["shape"] != BARE]
     nearest, second, first_id, second_id = _nearest_cells(window, bodies, x_um, y_um)
-    _draw_cytoplasm(bodies, first_id, nearest, fine, middle, style, hematoxylin, dab, eosin)
-    membrane = _membranes(window, bodies, nearest, second, first_id, second_id, x_um, y_um, style)
+    # Within a nest cells grow until they meet; at its border they are cut to the nest's outline.
+    limit = np.float32(0.84) + np.float32(0.58) * field(layout.epithelium) * np.float32(1 / 255)
+    limit += np.float32(0.02) * coarse
+    if len(bodies):
+        np.copyto(limit, np.float32(1.3), where=(bodies["kind"] == Tissue.FAT)[first_id] & (first_id >= 0))
+    _draw_cytoplasm(bodies, first_id, nearest, limit, fine, middle, style, hematoxylin, dab, eosin, neutral)
+    membrane = _membranes(bodies, nearest, second, first_id, second_id, limit, x_um, y_um, style)
     _draw_loose_matter(field, layout, fine, middle, coarse, hematoxylin, dab, eosin, neutral)
     _draw_nuclei(window, here, x_um, y_um, fine, middle, style, hematoxylin, dab, eosin, neutral)
-    rough = np.clip(1 + style.granularity * (0.7 * fine + 0.6 * middle) + 0.16 * coarse, 0.15, 2.2)
+    rough = np.clip(1 + style.granularity * (0.3 * fine + 0.6 * middle) + 0.22 * coarse, 0.15, 2.2)
     dab += membrane.dab * rough
     hematoxylin += membrane.outline * np.float32(0.03)
     eosin += membrane.outline * np.float32(0.12)
@@ -178,7 +200,10 @@ def draw_planes(window: Window, layout: Layout, cells: CellTable, style: TissueS
     cover = inside_tissue * thickness
     # Sections are not evenly thick, nor evenly stained.
     uneven = cover * (1 + np.float32(0.06) * window.noise(160, 8))
-    return Planes(hematoxylin * uneven, dab * uneven, eosin * uneven, neutral * cover)
+    kinds = np.append(bodies["kind"], np.uint8(0)).astype(np.uint8)
+    covered = (first_id >= 0) & (nearest < limit * limit) & (cover > 0.25)
+    body = kinds[np.where(covered, first_id, len(bodies))]
+    return Planes(hematoxylin * uneven, dab * uneven, eosin * uneven, neutral * cover, body)
 
 
 def _cells_near(window: Window, cells: CellTable) -> CellTable:
@@ -200,7 +225,7 @@ def _cells_near(window: Window, cells: CellTable) -> CellTable:
     return here
 
 
-def _layout_window(values: NDArray[np.generic], layout: Layout, window: Window) -> Field:
+def _layout_window(values: NDArray[Any], layout: Layout, window: Window) -> Field:
     """One layout field enlarged to the pixels of the region."""
     pitch = layout.pitch_px
     i0, j0 = window.y // pitch - 2, window.x // pitch - 2
@@ -214,7 +239,8 @@ def _layout_window(values: NDArray[np.generic], layout: Layout, window: Window) 
 def _inside(depth: Field, coarse: Field, window: Window) -> Field:
     """1 inside the tissue, 0 outside, with a frayed edge."""
     frayed = depth + np.float32(1.6) * coarse + np.float32(0.7) * window.noise(1.5, 9)
-    return np.clip(frayed * np.float32(0.8) + np.float32(0.5), 0, 1)
+    inside: Field = np.clip(frayed * np.float32(0.8) + np.float32(0.5), 0, 1)
+    return inside
 
 
 def _draw_stroma(
@@ -222,10 +248,13 @@ def _draw_stroma(
     layout: Layout,
     style: TissueStyle,
     field: _FieldOf,
+    fine: Field,
+    middle: Field,
     coarse: Field,
     hematoxylin: Field,
     dab: Field,
     eosin: Field,
+    neutral: Field,
 ) -> None:
     """Collagen: wavy fibres along the local direction, dense or loose."""
     weight = field(layout.stroma) * np.float32(1 / 255)
@@ -235,16 +264,19 @@ def _draw_stroma(
     sin2 = field(layout.fibre_sin) * np.float32(1 / 127)
     textures = streak_textures(1.6 / window.mpp, 26.0 / window.mpp, 7)
     fibres, total = np.zeros_like(weight), np.full_like(weight, 1e-3)
-    wave_x = (2.2 / window.mpp) * window.noise(14.0, 10)
-    wave_y = (2.2 / window.mpp) * window.noise(14.0, 11)
-    rows, columns = np.mgrid[0 : window.h, 0 : window.w].astype(np.float32)
+    wave_x = (1.5 / window.mpp) * window.noise(11.0, 10)
+    wave_y = (1.5 / window.mpp) * window.noise(11.0, 11)
     margin = 64
-    map_x, map_y = columns + wave_x + margin, rows + wave_y + margin
+    columns = np.arange(window.w, dtype=np.float32)[None, :] + np.float32(margin)
+    rows = np.arange(window.h, dtype=np.float32)[:, None] + np.float32(margin)
+    map_xy, map_part = cv2.convertMaps(columns + wave_x, rows + wave_y, cv2.CV_16SC2)
     offset = (window.seed * 97) % 1024
     for k in range(ORIENTATIONS):
         angle = 2 * np.pi * k / ORIENTATIONS
         share = cos2 * np.float32(np.cos(angle)) + sin2 * np.float32(np.sin(angle))
-        share = np.maximum(share, 0) ** 4
+        np.maximum(share, 0, out=share)
+        share *= share
+        share *= share
         if share.max() < 0.05:
             continue
         piece = tile(
@@ -254,15 +286,18 @@ def _draw_stroma(
             window.w + 2 * margin,
             window.h + 2 * margin,
         )
-        bent = cv2.remap(piece, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        fibres += share * bent
+        bent = cv2.remap(piece, map_xy, map_part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        fibres += share * (bent.astype(np.float32) - np.float32(128))
         total += share * share
+    fibres *= np.float32(1 / STREAK_UNIT)
     fibres /= np.sqrt(total)
     loose = field(layout.loose) * np.float32(1 / 255) - np.float32(0.5) + np.float32(0.4 * style.looseness)
     spread = np.float32(0.35) * window.noise(7.0, 12) + np.float32(0.2) * coarse
     # Where it is loose only the fibres themselves remain, with empty ground between them.
     gap = np.clip(1.9 * loose + spread - np.float32(0.42) * fibres, 0, 1)
-    density = np.clip(0.62 + 0.34 * fibres + 0.12 * coarse, 0.08, 2.2) * (1 - gap) * weight
+    rough = 0.13 * coarse + 0.12 * middle + 0.12 * fine
+    density = np.clip(0.62 + 0.36 * fibres + rough, 0.06, 2.4) * (1 - gap) * weight
+    neutral += np.float32(0.16 * style.stroma_stain) * density
     hematoxylin += np.float32(style.stroma_stain) * density
     dab += np.float32(style.stroma_haze) * density
     eosin += np.float32(0.34) * density
@@ -278,12 +313,8 @@ def _nearest_cells(
     cos, sin = np.cos(bodies["angle"]), np.sin(bodies["angle"])
     long, short = bodies["long_um"], bodies["short_um"]
     columnar = bodies["shape"] == COLUMNAR
-    half_w = np.where(
-        columnar, np.abs(long * cos) + np.abs(short * sin), np.hypot(long * cos, short * sin)
-    )
-    half_h = np.where(
-        columnar, np.abs(long * sin) + np.abs(short * cos), np.hypot(long * sin, short * cos)
-    )
+    half_w = np.where(columnar, np.abs(long * cos) + np.abs(short * sin), np.hypot(long * cos, short * sin))
+    half_h = np.where(columnar, np.abs(long * sin) + np.abs(short * cos), np.hypot(long * sin, short * cos))
     slack = 2.0
     boxes = _boxes(bodies["x_um"], bodies["y_um"], half_w * _REACH + slack, half_h * _REACH + slack, window)
     scaled = np.stack([cos / long, sin / long, -sin / short, cos / short], -1)
@@ -322,28 +353,32 @@ def _boxes(x: Field, y: Field, half_w: Field, half_h: Field, window: Window) -> 
     edges = np.floor(edges).astype(np.int64) + np.array([0, 1, 0, 1])
     edges[:, :2] = np.clip(edges[:, :2], 0, window.w)
     edges[:, 2:] = np.clip(edges[:, 2:], 0, window.h)
-    return edges
+    boxes: NDArray[np.int64] = edges
+    return boxes
 
 
 def _draw_cytoplasm(
     bodies: CellTable,
     first_id: NDArray[np.int32],
     nearest: Field,
+    limit: Field,
     fine: Field,
     middle: Field,
     style: TissueStyle,
     hematoxylin: Field,
     dab: Field,
     eosin: Field,
+    neutral: Field,
 ) -> None:
     if len(bodies) == 0:
         return
-    epithelial = (nearest < 1) & (first_id >= 0)
+    beyond = limit - np.sqrt(nearest)
+    epithelial = (beyond > 0) & (first_id >= 0)
     full = np.append(bodies["kind"] != Tissue.FAT, False).astype(np.float32)
     tint = full * np.append(0.75 + 0.5 * hash_uniform(bodies["key"].astype(np.int64), np.int64(1), 3), 0)
     blush = np.append(bodies["blush"], 0).astype(np.float32)
     who = np.where(epithelial, first_id, len(bodies))
-    edge = np.clip((1 - nearest) * 8, 0, 1)
+    edge = np.clip(beyond * 14, 0, 1)
     body = tint.astype(np.float32)[who] * edge
     grain = np.clip(1 + 0.22 * fine + 0.22 * middle, 0.2, 2)
     ground = 1 - full[who] * edge
@@ -352,6 +387,9 @@ def _draw_cytoplasm(
     hematoxylin *= ground
     dab *= ground
     eosin *= ground
+    neutral *= ground
+    # Unstained protein scatters a little light of every colour.
+    neutral += np.float32(0.16 * style.cytoplasm_stain) * body * grain
     hematoxylin += np.float32(style.cytoplasm_stain) * body * grain
     eosin += np.float32(0.3) * body * grain
     dab += blush[who] * edge * np.clip(1 + 0.35 * fine + 0.45 * middle, 0.05, 2.5)
@@ -380,17 +418,17 @@ def _stain_along(bodies: CellTable) -> Field:
     ranks = np.argsort(np.argsort(-wave, axis=1, kind="stable"), axis=1, kind="stable")
     stained = ranks < np.round(bodies["completeness"] * _BINS)[:, None]
     level = np.clip(1 + 0.3 * level, 0.45, 1.6)
-    stain = np.where(stained, level, 0) * bodies["intensity"][:, None]
-    return stain.astype(np.float32)
+    stain: Field = np.where(stained, level, 0) * bodies["intensity"][:, None]
+    return stain
 
 
 def _membranes(
-    window: Window,
     bodies: CellTable,
     nearest: Field,
     second: Field,
     first_id: NDArray[np.int32],
     second_id: NDArray[np.int32],
+    limit: Field,
     x_um: Field,
     y_um: Field,
     style: TissueStyle,
@@ -402,7 +440,7 @@ def _membranes(
         return _Membranes(*planes)
     d1 = np.sqrt(nearest)
     d2 = np.sqrt(second)
-    close = np.flatnonzero(((d2 - d1 < 0.62) | (d1 > 0.6)) & (d1 < 1.25))
+    close = np.flatnonzero(((d2 - d1 < 0.62) | (d1 > limit - 0.45)) & (d1 < limit + 0.05))
     if close.size == 0:
         return _Membranes(*planes)
     near, far = first_id.ravel()[close], second_id.ravel()[close]
@@ -411,7 +449,9 @@ def _membranes(
     one, other = _polar(bodies, near, x, y), _polar(bodies, np.maximum(far, 0), x, y)
     slope = np.hypot(one[0] - other[0], one[1] - other[1])
     shared = np.where(far >= 0, (d2 - d1) / np.maximum(slope, 0.02), np.float32(50))
-    free = (1 - d1) / np.maximum(np.hypot(one[0], one[1]), 0.01)
+    # The limit falls towards the outside of a nest as the distance grows, which narrows the rim.
+    room = limit.ravel()[close] - d1
+    free = room / (np.hypot(one[0], one[1]) + np.float32(0.07))
     stain = _stain_along(bodies)
     width = bodies["membrane_um"]
     own, theirs = stain[near, one[2]], np.where(far >= 0, stain[np.maximum(far, 0), other[2]], 0)
@@ -420,7 +460,7 @@ def _membranes(
     mean_width = 0.5 * (width[near] + width[np.maximum(far, 0)])
     line = np.exp(-half_life * (shared / mean_width) ** 2)
     rim = np.exp(-half_life * ((free - 0.4 * width[near]) / width[near]) ** 2)
-    inside = np.clip((1.04 - d1) * 20, 0, 1)
+    inside = np.clip(room * 20 + 0.8, 0, 1)
     between = 0.5 * (own + theirs) * line
     # Only the columnar cells have an apex; the free side of others stains like the rest.
     along = one[3]
@@ -432,14 +472,14 @@ def _membranes(
     wall = np.exp(-half_life * (np.minimum(shared, np.maximum(free, 0)) / 0.7) ** 2) * is_fat
     planes[0].ravel()[close] = np.where(is_fat, 0, dab)
     planes[1].ravel()[close] = np.where(is_fat, 0, outline)
-    planes[2].ravel()[close] = wall * np.clip((1.1 - d1) * 12, 0, 1)
+    planes[2].ravel()[close] = wall * np.clip(room * 12 + 1, 0, 1)
     return _Membranes(*planes)
 
 
 def _polar(
     bodies: CellTable, who: NDArray[np.int32], x: Field, y: Field
 ) -> tuple[Field, Field, NDArray[np.int64], Field]:
-    """Gradient of the scaled distance to a cell, the angular bin seen from it and the place along its axis."""
+    """Gradient of the scaled distance to a cell, angular bin seen from it and place along its axis."""
     cos, sin = np.cos(bodies["angle"]), np.sin(bodies["angle"])
     long, short = bodies["long_um"], bodies["short_um"]
     cx, sx, cy, sy = (cos / long)[who], (sin / long)[who], (-sin / short)[who], (cos / short)[who]
@@ -476,9 +516,9 @@ def _draw_loose_matter(
         eosin += np.float32(0.4) * grain
     if layout.secretion.any():
         fluid = field(layout.secretion) * np.float32(1 / 255)
-        strands = fluid * np.clip(coarse * 0.9 + 0.9 * middle - 0.7, 0, 2)
-        hematoxylin += np.float32(0.06) * strands
-        neutral += np.float32(0.03) * strands
+        strands = fluid * np.clip(0.25 + 0.5 * coarse + 0.35 * middle + 0.3 * fine, 0, 2)
+        hematoxylin += np.float32(0.035) * strands
+        neutral += np.float32(0.01) * strands
         eosin += np.float32(0.25) * strands
         dab += np.float32(0.01) * strands
 
@@ -547,12 +587,14 @@ def _draw_nuclei(
     alpha = np.clip(0.5 + edge / (2 * blur), 0, 1)
     dense = nuclei["chromatin"][who_in]
     rim = np.exp(-(((edge - 0.45) / (0.3 + 0.5 * blur)) ** 2))
-    texture = (0.30 - 0.12 * dense) * middle.ravel()[inside] + 0.16 * fine.ravel()[inside]
+    texture = (0.15 - 0.06 * dense) * middle.ravel()[inside] + 0.14 * fine.ravel()[inside]
     clumps = window.noise(0.9, 13).ravel()[inside]
-    texture += 0.22 * clumps + 0.25 * np.maximum(clumps - 0.8, 0)
+    texture += 0.13 * clumps + 0.22 * np.maximum(clumps - 0.9, 0)
     amount = 0.62 + 0.5 * dense + (0.5 - 0.2 * dense) * rim + texture * (0.35 / np.maximum(blur, 0.35))
     amount += 1.0 * spots.ravel()[inside] * (0.35 / np.maximum(blur, 0.35))
-    amount = alpha * np.clip(amount, 0.12, 3) * nuclei["nucleus_stain"][who_in] * np.float32(style.nuclear_stain)
+    amount = (
+        alpha * np.clip(amount, 0.12, 3) * nuclei["nucleus_stain"][who_in] * np.float32(style.nuclear_stain)
+    )
     blood = nuclei["kind"][who_in] == Tissue.BLOOD
     below = 1 - np.float32(0.75) * alpha
     flat_h, flat_e = hematoxylin.ravel(), eosin.ravel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -10,10 +11,8 @@ from numpy.typing import NDArray
 
 from wsi_her2.phantom.composition import Modality
 from wsi_her2.phantom.drawing import Planes, Window
-from wsi_her2.phantom.noise import tile
+from wsi_her2.phantom.noise import Field, tile
 from wsi_her2.phantom.stains import Look
-
-Field = NDArray[np.float32]
 
 # Pixels around a region that blur and sharpening reach into, in microns.
 HALO_UM = 5.0
@@ -26,13 +25,20 @@ def _noise_texture() -> Field:
     own = rng.standard_normal((1024, 1024, 3), dtype=np.float32)
     shared = rng.standard_normal((1024, 1024, 1), dtype=np.float32)
     smooth = cv2.GaussianBlur(np.tile(own, (3, 3, 1)), (0, 0), 0.9)[1024:2048, 1024:2048]
-    noise = 0.5 * own + 1.3 * smooth + 0.6 * shared
-    noise = (noise / noise.std()).astype(np.float32)
+    noise: Field = 0.5 * own + 1.3 * smooth + 0.6 * shared
+    noise /= noise.std()
     noise.setflags(write=False)
     return noise
 
 
-def to_rgb(planes: Planes, window: Window, look: Look, modality: Modality, blur_um: Field | None) -> NDArray[np.uint8]:
+def to_rgb(
+    planes: Planes,
+    window: Window,
+    look: Look,
+    modality: Modality,
+    blur_um: Field | None,
+    overlay: Field | None,
+) -> NDArray[np.uint8]:
     """Compose the dyes by Beer-Lambert's law and image them.
 
     Parameters
@@ -46,7 +52,9 @@ def to_rgb(planes: Planes, window: Window, look: Look, modality: Modality, blur_
     modality
         Which dyes are in the tissue: ``"ihc"`` hematoxylin and DAB, ``"he"`` hematoxylin and eosin.
     blur_um
-        Additional defocus per pixel in microns, or None for none.
+        Additional defocus per pixel in microns, ``h x w``, or None for none.
+    overlay
+        Share of light that passes what lies on the glass, ``h x w x 3``, or None where nothing does.
 
     Returns
     -------
@@ -55,8 +63,8 @@ def to_rgb(planes: Planes, window: Window, look: Look, modality: Modality, blur_
 
     Notes
     -----
-    Transmitted light is ``10 ** -sum(amount * vector)`` (Ruifrok and Johnston, 2001); stray light is added, the
-    point spread blurs intensities rather than densities, and the scanner sharpens what it has blurred.
+    Transmitted light is ``10 ** -sum(amount * vector)`` (Ruifrok and Johnston, 2001); stray light is added,
+    the point spread blurs intensities rather than densities, and the scanner sharpens what it has blurred.
     """
     if modality == "ihc":
         amounts = np.stack([planes.hematoxylin, planes.dab, planes.neutral], -1)
@@ -76,12 +84,15 @@ def to_rgb(planes: Planes, window: Window, look: Look, modality: Modality, blur_
     if look.sharpen > 0:
         soft = cv2.GaussianBlur(light, (0, 0), max(0.5, 0.35 / window.mpp))
         light += np.float32(look.sharpen) * (light - soft)
+    if overlay is not None:
+        light *= overlay
     if look.shading > 0:
         light *= (1 + np.float32(look.shading) * window.noise(220, 90))[..., None]
     grey = light * look.white
     offset = (window.seed * 7919 + 31) % 1024
     grey += np.float32(look.noise) * _tile_rgb(offset + window.x, offset // 3 + window.y, window.w, window.h)
-    return np.clip(grey + np.float32(0.5), 0, 255).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.clip(grey + np.float32(0.5), 0, 255).astype(np.uint8)
+    return rgb
 
 
 def _tile_rgb(x: int, y: int, w: int, h: int) -> Field:
@@ -92,8 +103,8 @@ def _tile_rgb(x: int, y: int, w: int, h: int) -> Field:
 def _defocus(light: Field, sigma_px: Field) -> Field:
     """Blur by an amount that varies over the region, blended between a few fixed amounts."""
     steps = (0.0, 2.0, 4.0)
-    result = light
-    for low, high in zip(steps[:-1], steps[1:], strict=True):
+    result: Field = light
+    for low, high in pairwise(steps):
         share = np.clip((sigma_px - np.float32(low)) / np.float32(high - low), 0, 1)[..., None]
         if share.max() <= 0:
             break

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_her2.phantom.composition import LookName
+from wsi_her2.phantom.noise import Field
 
 Range = tuple[float, float]
-Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ LOOKS: dict[str, LookRange] = {
         white=((233, 236), (232, 235), (240, 243)),
         hematoxylin_vector=((0.72, 0.77), (0.58, 0.64), (0.19, 0.30)),
         dab_vector=((0.24, 0.34), (0.46, 0.54), (0.74, 0.86)),
-        hematoxylin=(0.75, 1.1),
+        hematoxylin=(0.34, 0.52),
         dab=(0.8, 1.15),
         eosin=(0.8, 1.2),
-        blur_um=(0.26, 0.38),
-        sharpen=(0.5, 1.0),
+        blur_um=(0.17, 0.24),
+        sharpen=(1.0, 1.7),
         noise=(0.6, 1.4),
         stray=(0.02, 0.05),
         shading=(0.0, 0.01),
@@ -77,7 +77,7 @@ LOOKS: dict[str, LookRange] = {
         white=((216, 224), (212, 219), (211, 217)),
         hematoxylin_vector=((0.66, 0.74), (0.58, 0.68), (0.24, 0.38)),
         dab_vector=_ANY_DAB,
-        hematoxylin=(0.9, 1.5),
+        hematoxylin=(0.5, 1.1),
         dab=(0.75, 1.3),
         eosin=(0.8, 1.3),
         blur_um=(0.28, 0.45),
@@ -91,7 +91,7 @@ LOOKS: dict[str, LookRange] = {
         white=((248, 254), (243, 250), (240, 248)),
         hematoxylin_vector=((0.62, 0.72), (0.56, 0.68), (0.26, 0.40)),
         dab_vector=_ANY_DAB,
-        hematoxylin=(0.8, 1.4),
+        hematoxylin=(0.45, 1.0),
         dab=(0.7, 1.2),
         eosin=(0.8, 1.3),
         blur_um=(0.3, 0.5),
@@ -105,7 +105,7 @@ LOOKS: dict[str, LookRange] = {
         white=((207, 231), (229, 249), (235, 254)),
         hematoxylin_vector=_ANY_H,
         dab_vector=_ANY_DAB,
-        hematoxylin=(0.7, 1.3),
+        hematoxylin=(0.4, 0.9),
         dab=(0.9, 1.6),
         eosin=(0.8, 1.2),
         blur_um=(0.28, 0.5),
@@ -119,7 +119,7 @@ LOOKS: dict[str, LookRange] = {
         white=((207, 254), (212, 250), (211, 254)),
         hematoxylin_vector=_ANY_H,
         dab_vector=_ANY_DAB,
-        hematoxylin=(0.6, 1.6),
+        hematoxylin=(0.32, 1.2),
         dab=(0.65, 1.5),
         eosin=(0.7, 1.4),
         blur_um=(0.25, 0.6),
@@ -147,7 +147,7 @@ class Look:
         As in `LookRange`, drawn.
     """
 
-    white: Vector
+    white: Field
     absorption: NDArray[np.float32]
     blur_um: float
     sharpen: float
@@ -174,11 +174,11 @@ def draw_look(name: LookName, rng: np.random.Generator) -> Look:
     """
     bounds = LOOKS[name]
 
-    def vector(ranges: tuple[Range, Range, Range]) -> Vector:
+    def vector(ranges: tuple[Range, Range, Range]) -> Field:
         drawn = np.array([rng.uniform(*r) for r in ranges], np.float32)
         return drawn / np.float32(np.linalg.norm(drawn))
 
-    white = np.array([rng.uniform(*r) for r in bounds.white], np.float32)
+    white: Field = np.array([rng.uniform(*r) for r in bounds.white], np.float32)
     if name == "random":
         # Channels of a white point vary together: a lamp is bright or dim before it is blue or yellow.
         white = (white + 2 * np.float32(rng.uniform(215, 250))) / 3

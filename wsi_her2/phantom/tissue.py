@@ -1,7 +1,7 @@
-"""The architecture of a slide: outline, tumour, ducts, stroma, fat, necrosis, folds and tears on a coarse grid.
+"""The architecture of a slide on a coarse grid: outline, tumour, ducts, stroma, fat, necrosis, folds, tears.
 
-The layout is drawn once for the whole slide. Its pitch is about 4 um and grows on very large slides, so that its
-memory stays bounded; everything finer than that comes from the cells and from noise at level 0.
+The layout is drawn once for the whole slide. Its pitch is about 4 um and grows on very large slides, so that
+its memory stays bounded; everything finer than that comes from the cells and from noise at level 0.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_her2.phantom.composition import PhantomSpec
-from wsi_her2.phantom.noise import gaussian_field
+from wsi_her2.phantom.noise import Field, gaussian_field
 
 Mask = NDArray[np.bool_]
-Float = NDArray[np.float32]
 
 _PITCH_UM = 4.0
 _MAX_LAYOUT_PX = 8e6
@@ -103,10 +102,11 @@ class Architecture:
     tissue: Mask
     compartments: tuple[Compartment, ...]
     cords: tuple[NDArray[np.float32], ...]
+    cord_mask: Mask
     fat: Mask
     vessels: tuple[tuple[float, float, float], ...]
     controls: tuple[tuple[float, float, float], ...]
-    lymphoid: Float
+    lymphoid: Field
 
 
 def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bool = False) -> Architecture:
@@ -149,7 +149,10 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
     lymphoid = gaussian_field(rng, shape, 90 / pitch)
     outside = _depth_um(~epithelial, pitch)
     cos2, sin2 = _fibres(rng, shape, pitch, outside)
-    loose = 0.5 + 0.28 * gaussian_field(rng, shape, 120 / pitch) + 0.1 * gaussian_field(rng, shape, 25 / pitch)
+    loose = (
+        0.5 + 0.28 * gaussian_field(rng, shape, 120 / pitch) + 0.1 * gaussian_field(rng, shape, 25 / pitch)
+    )
+    cord_mask = _drawn(cords, shape, pitch)
     stroma = tissue & ~epithelial & ~fat & ~tear
     vessel_mask = np.zeros(shape, np.uint8)
     for x, y, radius in vessels:
@@ -163,9 +166,9 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
     layout = Layout(
         pitch_px=pitch_px,
         pitch_um=pitch,
-        depth_um=np.clip(depth, -500, 500).astype(np.float16),
+        depth_um=np.clip(_with_controls(depth, controls, pitch), -500, 500).astype(np.float16),
         stroma=_weight(stroma, 0.6),
-        epithelium=_weight(epithelial & ~hollow & ~tear, 0.5),
+        epithelium=_weight((epithelial | cord_mask) & ~hollow & ~tear, 0.5),
         necrosis=_weight(necrosis, 1.2),
         loose=(np.clip(loose, 0, 1) * 255).astype(np.uint8),
         secretion=_weight(secretion, 0.7),
@@ -181,6 +184,7 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
             for part in (*tumour, *in_situ, *normal)
         ),
         cords=cords,
+        cord_mask=cord_mask & ~tear,
         fat=fat & ~tear,
         vessels=vessels,
         controls=controls,
@@ -196,9 +200,9 @@ def _grid(spec: PhantomSpec) -> tuple[int, tuple[int, int]]:
     return pitch_px, (-(-spec.height_px // pitch_px) + 1, -(-spec.width_px // pitch_px) + 1)
 
 
-def _depth_um(mask: Mask, pitch: float) -> Float:
+def _depth_um(mask: Mask, pitch: float) -> Field:
     """Distance of each point of the mask to its outside, in microns; half a grid step is taken off."""
-    distance: Float = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    distance: Field = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
     return np.maximum(distance - np.float32(0.5), 0) * np.float32(pitch)
 
 
@@ -219,9 +223,17 @@ def _control_spots(spec: PhantomSpec) -> tuple[tuple[float, float, float], ...]:
     return tuple((1.2 * radius, 1000 * spec.height_mm * part, radius) for part in (0.2, 0.5, 0.8))
 
 
+def _with_controls(depth: Field, controls: tuple[tuple[float, float, float], ...], pitch: float) -> Field:
+    """Control spots lie on the glass like tissue, though they are not counted as tissue."""
+    y, x = np.mgrid[0 : depth.shape[0], 0 : depth.shape[1]].astype(np.float32) * np.float32(pitch)
+    for cx, cy, radius in controls:
+        depth = np.maximum(depth, np.float32(radius + 12) - np.hypot(x - cx, y - cy))
+    return depth
+
+
 def _outline_depth(
     spec: PhantomSpec, rng: np.random.Generator, shape: tuple[int, int], pitch: float, filled: bool
-) -> Float:
+) -> Field:
     """Signed distance to the outline of the tissue in microns, positive inside."""
     rows, columns = shape
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) * np.float32(pitch)
@@ -380,14 +392,15 @@ def _fat(
     return _top_share(field, free, spec.fat_share * float(free.sum()))
 
 
-def _top_share(field: Float, free: Mask, wanted_px: float) -> Mask:
+def _top_share(field: Field, free: Mask, wanted_px: float) -> Mask:
     """The grid points of the mask where the field is highest, as many as wanted."""
     values = field[free]
     if wanted_px < 1 or values.size == 0:
         return np.zeros(free.shape, bool)
     rank = min(values.size - 1, int(wanted_px))
     threshold = np.partition(values, values.size - 1 - rank)[values.size - 1 - rank]
-    return (field > threshold) & free
+    top: Mask = (field > threshold) & free
+    return top
 
 
 def _tumour(
@@ -404,9 +417,7 @@ def _tumour(
     # A mass and its surroundings: the tumour is dense in some regions of the slide and thin in others.
     mass = gaussian_field(rng, shape, 350 / pitch)
     patterns = list(fields) if spec.pattern == "mixed" else [spec.pattern]
-    zone = np.stack(
-        [gaussian_field(rng, shape, 280 / pitch) + 0.7 * rng.standard_normal() for _ in patterns]
-    )
+    zone = np.stack([gaussian_field(rng, shape, 280 / pitch) + 0.7 * rng.standard_normal() for _ in patterns])
     zone_of = np.argmax(zone, 0)
     zones = {name: room & (zone_of == k) for k, name in enumerate(patterns)}
     wanted = spec.tumour_share * tissue_px
@@ -472,7 +483,15 @@ def _tumour(
     return parts(threshold), cord_lines(threshold)
 
 
-def _near_line(field: Float, half_width_px: float) -> Mask:
+def _drawn(lines: tuple[NDArray[np.float32], ...], shape: tuple[int, int], pitch: float) -> Mask:
+    """Cords as a mask, one cell wide."""
+    plane = np.zeros(shape, np.uint8)
+    points = [np.round(line * 16).astype(np.int32) for line in lines]
+    cv2.polylines(plane, points, False, 1, max(1, round(9.0 / pitch)), shift=4)
+    return plane.astype(bool)
+
+
+def _near_line(field: Field, half_width_px: float) -> Mask:
     """The grid points within a distance of the zero line of a field."""
     slope = np.hypot(*np.gradient(field)) + 1e-6
     near: Mask = np.abs(field) / slope < half_width_px
@@ -501,7 +520,7 @@ def _contours(mask: Mask, where: Mask, smooth: float) -> tuple[NDArray[np.float3
     return tuple(lines)
 
 
-def contours_at(depth_um: Float, level_um: float, smooth: float = 1.4) -> tuple[NDArray[np.float32], ...]:
+def contours_at(depth_um: Field, level_um: float, smooth: float = 1.4) -> tuple[NDArray[np.float32], ...]:
     """Lines at one depth below the surface of a structure.
 
     Parameters
@@ -546,9 +565,7 @@ def _necrosis(
     return dead
 
 
-def _vessels(
-    rng: np.random.Generator, pitch: float, free: Mask
-) -> tuple[tuple[float, float, float], ...]:
+def _vessels(rng: np.random.Generator, pitch: float, free: Mask) -> tuple[tuple[float, float, float], ...]:
     """Centres and radii in microns of capillaries and small vessels in the stroma."""
     area_mm2 = float(free.sum()) * (pitch / 1000) ** 2
     found = []
@@ -561,8 +578,8 @@ def _vessels(
 
 
 def _fibres(
-    rng: np.random.Generator, shape: tuple[int, int], pitch: float, outside_um: Float
-) -> tuple[Float, Float]:
+    rng: np.random.Generator, shape: tuple[int, int], pitch: float, outside_um: Field
+) -> tuple[Field, Field]:
     """Cosine and sine of twice the fibre angle: along the nests near them, free elsewhere."""
     free = np.pi * gaussian_field(rng, shape, 220 / pitch) * 0.6 + rng.uniform(0, np.pi)
     smooth = cv2.GaussianBlur(outside_um, (0, 0), 2.5)
