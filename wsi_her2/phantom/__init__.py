@@ -1,8 +1,9 @@
 """Digital HER2 slides whose truth is known to the cell.
 
-A slide is asked for as a `PhantomSpec`; `render_phantom` writes it with its truth, `make_phantom` gives regions
-of it without a file, and `render_patches` makes labelled patches for training. The pixels are drawn from
-published ranges and by eye, not learnt from patients: agreement on them says nothing about agreement on tissue.
+A slide is asked for as a `PhantomSpec`; `render_phantom` writes it with its truth, `make_phantom` gives
+regions of it without a file, and `render_patches` makes labelled patches for training. The pixels are drawn
+from published ranges and by eye, not learnt from patients: agreement on them says nothing about agreement on
+tissue.
 """
 
 from __future__ import annotations

@@ -107,18 +107,18 @@ def draw_style(rng: np.random.Generator) -> CellStyle:
     Returns
     -------
     CellStyle
-        Cells of 10.5 to 15.5 um, nuclear radii of 0.25 to 0.34 of the cell's diameter.
+        Cells of 9.5 to 14 um, nuclear radii of 0.26 to 0.34 of the cell's diameter.
     """
     # A quarter of the slides shows a marked brown haze of the cytoplasm, whatever the class.
     blush = float(rng.uniform(0.06, 0.16)) if rng.random() < 0.25 else float(rng.uniform(0.0, 0.05))
     return CellStyle(
-        spacing_um=float(rng.uniform(10.5, 15.0)),
+        spacing_um=float(rng.uniform(9.5, 14.0)),
         column_um=float(rng.uniform(7.5, 10.5)),
         nucleus_share=float(rng.uniform(0.26, 0.34)),
         pleomorphism=float(rng.uniform(0.08, 0.24)),
         chromatin=float(rng.uniform(0.15, 0.75)),
         nucleoli=float(rng.uniform(0.3, 1.6)),
-        fibroblasts_per_mm2=float(rng.uniform(700, 1900)),
+        fibroblasts_per_mm2=float(rng.uniform(1000, 2600)),
         lymphocytes_per_mm2=float(np.clip(rng.lognormal(np.log(500), 0.9), 60, 3500)),
         blush=blush,
         membrane_gain=float(np.clip(rng.lognormal(0.0, 0.22), 0.6, 1.6)),
@@ -364,9 +364,9 @@ def _lattice(
     cells["x_um"], cells["y_um"] = x, y
     cells["shape"] = ROUND
     radius = 0.64 * spacing_um * np.exp(0.1 * rng.standard_normal(len(x)))
-    stretch = np.exp(np.abs(0.2 * rng.standard_normal(len(x))))
+    stretch = np.exp(np.abs(0.32 * rng.standard_normal(len(x))))
     cells["long_um"], cells["short_um"] = radius * np.sqrt(stretch), radius / np.sqrt(stretch)
-    cells["angle"] = _sample(tilt, x, y, pitch) + 0.5 * rng.standard_normal(len(x))
+    cells["angle"] = _sample(tilt, x, y, pitch) + 0.35 * rng.standard_normal(len(x))
     _nuclei(cells, style, rng)
     return cells
 
@@ -534,7 +534,7 @@ def _draw_membranes(
     # Peak density (log10) of a line shared by two cells of the class, before the slide's gain.
     faint = np.where(u < 0.8, 0.0, 0.02 * w)
     intensity = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.58 + 0.62 * u**1.5, 0.22 + 0.24 * u, 0.07 + 0.09 * u], faint
+        [her2 == 3, her2 == 2, her2 == 1], [0.47 + 0.53 * u**1.5, 0.21 + 0.21 * u, 0.07 + 0.09 * u], faint
     )
     completeness = np.select(
         [her2 == 3, her2 == 2, her2 == 1],
@@ -542,7 +542,7 @@ def _draw_membranes(
         np.where(u < 0.8, 0.0, 0.12 * v),
     )
     width = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.60 + 0.45 * w, 0.45 + 0.25 * w, 0.38 + 0.14 * w], 0.38
+        [her2 == 3, her2 == 2, her2 == 1], [0.55 + 0.45 * w, 0.42 + 0.25 * w, 0.36 + 0.14 * w], 0.36
     )
     # Staining drifts over the slide, but not so far that a class would leave its bounds.
     drift = np.clip(1 + 0.12 * regional, 0.8, 1.25)
@@ -550,5 +550,5 @@ def _draw_membranes(
     cells["completeness"] = np.where(her2 >= 0, completeness, 0)
     cells["membrane_um"] = width
     haze = style.blush * np.exp(0.35 * rng.standard_normal(count)) * np.clip(1 + 0.4 * regional, 0.3, 2)
-    own = np.select([her2 == 3, her2 == 2], [0.10, 0.035], 0.0) * rng.uniform(0.3, 1.7, count)
+    own = np.select([her2 == 3, her2 == 2], [0.11, 0.04], 0.0) * rng.uniform(0.2, 1.8, count)
     cells["blush"] = np.where(her2 >= 0, haze + own, 0)

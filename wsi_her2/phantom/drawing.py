@@ -109,7 +109,7 @@ def draw_tissue_style(rng: np.random.Generator, edge_artefact: bool) -> TissueSt
         Densities within the range seen on real slides.
     """
     return TissueStyle(
-        stroma_stain=float(rng.uniform(0.09, 0.19)),
+        stroma_stain=float(rng.uniform(0.08, 0.16)),
         stroma_haze=float(rng.choice([0.0, 0.004, 0.015], p=[0.5, 0.35, 0.15])),
         nuclear_stain=float(rng.uniform(0.30, 0.48)),
         cytoplasm_stain=float(rng.uniform(0.08, 0.16)),
@@ -180,14 +180,17 @@ def draw_planes(window: Window, layout: Layout, cells: CellTable, style: TissueS
     nearest, second, first_id, second_id = _nearest_cells(window, bodies, x_um, y_um)
     # Within a nest cells grow until they meet; at its border they are cut to the nest's outline.
     limit = np.float32(0.84) + np.float32(0.58) * field(layout.epithelium) * np.float32(1 / 255)
-    limit += np.float32(0.02) * coarse
+    limit += np.float32(0.03) * coarse + np.float32(0.02) * middle
     if len(bodies):
-        np.copyto(limit, np.float32(1.3), where=(bodies["kind"] == Tissue.FAT)[first_id] & (first_id >= 0))
-    _draw_cytoplasm(bodies, first_id, nearest, limit, fine, middle, style, hematoxylin, dab, eosin, neutral)
+        fat_limit = np.float32(0.6) + np.float32(0.8 / 255) * field(layout.fat)
+        np.copyto(limit, fat_limit, where=(bodies["kind"] == Tissue.FAT)[first_id] & (first_id >= 0))
+    _draw_cytoplasm(
+        bodies, first_id, nearest, limit, fine, middle, coarse, style, hematoxylin, dab, eosin, neutral
+    )
     membrane = _membranes(bodies, nearest, second, first_id, second_id, limit, x_um, y_um, style)
     _draw_loose_matter(field, layout, fine, middle, coarse, hematoxylin, dab, eosin, neutral)
     _draw_nuclei(window, here, x_um, y_um, fine, middle, style, hematoxylin, dab, eosin, neutral)
-    rough = np.clip(1 + style.granularity * (0.3 * fine + 0.6 * middle) + 0.22 * coarse, 0.15, 2.2)
+    rough = np.clip(1 + style.granularity * (0.3 * fine + 0.6 * middle) + 0.32 * coarse, 0.2, 2.2)
     dab += membrane.dab * rough
     hematoxylin += membrane.outline * np.float32(0.03)
     eosin += membrane.outline * np.float32(0.12)
@@ -295,9 +298,13 @@ def _draw_stroma(
     spread = np.float32(0.35) * window.noise(7.0, 12) + np.float32(0.2) * coarse
     # Where it is loose only the fibres themselves remain, with empty ground between them.
     gap = np.clip(1.9 * loose + spread - np.float32(0.42) * fibres, 0, 1)
-    rough = 0.13 * coarse + 0.12 * middle + 0.12 * fine
-    density = np.clip(0.62 + 0.36 * fibres + rough, 0.06, 2.4) * (1 - gap) * weight
-    neutral += np.float32(0.16 * style.stroma_stain) * density
+    # Froth: small round holes between the fibres, with a thin wall around each.
+    bubble = 0.8 * window.noise(3.5, 14) + 0.7 * window.noise(7.0, 15) + 1.2 * loose
+    hole = np.clip((bubble - np.float32(1.25)) * 4, 0, 1)
+    wall = np.exp(-(((bubble - np.float32(1.15)) * 5) ** 2))
+    rough = 0.16 * coarse + 0.16 * middle + 0.16 * fine + 0.35 * wall
+    density = np.clip(0.66 + 0.24 * fibres + rough, 0.08, 2.4) * (1 - gap) * (1 - 0.9 * hole) * weight
+    neutral += np.float32(0.24 * style.stroma_stain) * density
     hematoxylin += np.float32(style.stroma_stain) * density
     dab += np.float32(style.stroma_haze) * density
     eosin += np.float32(0.34) * density
@@ -364,6 +371,7 @@ def _draw_cytoplasm(
     limit: Field,
     fine: Field,
     middle: Field,
+    coarse: Field,
     style: TissueStyle,
     hematoxylin: Field,
     dab: Field,
@@ -378,9 +386,10 @@ def _draw_cytoplasm(
     tint = full * np.append(0.75 + 0.5 * hash_uniform(bodies["key"].astype(np.int64), np.int64(1), 3), 0)
     blush = np.append(bodies["blush"], 0).astype(np.float32)
     who = np.where(epithelial, first_id, len(bodies))
-    edge = np.clip(beyond * 14, 0, 1)
+    edge = np.clip(beyond * 10, 0, 1)
     body = tint.astype(np.float32)[who] * edge
-    grain = np.clip(1 + 0.22 * fine + 0.22 * middle, 0.2, 2)
+    # Vacuoles and organelles: cytoplasm is mottled rather than grainy.
+    grain = np.clip(1 + 0.14 * fine + 0.2 * middle + 0.12 * coarse, 0.1, 2)
     ground = 1 - full[who] * edge
     # A cell displaces the stroma beneath it; fat leaves nothing but its wall.
     ground *= 1 - (epithelial & (full[who] == 0)).astype(np.float32)
@@ -389,10 +398,10 @@ def _draw_cytoplasm(
     eosin *= ground
     neutral *= ground
     # Unstained protein scatters a little light of every colour.
-    neutral += np.float32(0.16 * style.cytoplasm_stain) * body * grain
+    neutral += np.float32(0.22 * style.cytoplasm_stain) * body * grain
     hematoxylin += np.float32(style.cytoplasm_stain) * body * grain
     eosin += np.float32(0.3) * body * grain
-    dab += blush[who] * edge * np.clip(1 + 0.35 * fine + 0.45 * middle, 0.05, 2.5)
+    dab += blush[who] * edge * np.clip(1 + 0.16 * fine + 0.28 * middle + 0.16 * coarse, 0.05, 2.5)
 
 
 @dataclass(frozen=True)
@@ -417,7 +426,7 @@ def _stain_along(bodies: CellTable) -> Field:
             level += size[:, None] * np.sin(k * angle[None, :] - phase[:, None])
     ranks = np.argsort(np.argsort(-wave, axis=1, kind="stable"), axis=1, kind="stable")
     stained = ranks < np.round(bodies["completeness"] * _BINS)[:, None]
-    level = np.clip(1 + 0.3 * level, 0.45, 1.6)
+    level = np.clip(1 + 0.45 * level, 0.45, 1.8)
     stain: Field = np.where(stained, level, 0) * bodies["intensity"][:, None]
     return stain
 
@@ -461,11 +470,13 @@ def _membranes(
     line = np.exp(-half_life * (shared / mean_width) ** 2)
     rim = np.exp(-half_life * ((free - 0.4 * width[near]) / width[near]) ** 2)
     inside = np.clip(room * 20 + 0.8, 0, 1)
-    between = 0.5 * (own + theirs) * line
+    # Some of the dye spreads into the cytoplasm beside the membrane.
+    spread = np.exp(-half_life * (shared / (3.2 * mean_width)) ** 2)
+    between = 0.5 * (own + theirs) * (0.86 * line + 0.14 * spread)
     # Only the columnar cells have an apex; the free side of others stains like the rest.
     along = one[3]
     apex = np.where((bodies["shape"][near] == COLUMNAR) & (along > 0.6), np.float32(style.apical), 1)
-    outer = 0.85 * own * rim * apex
+    outer = 0.65 * own * rim * apex
     dab = np.maximum(between * inside, outer * inside)
     outline = np.maximum(line, 0.6 * rim) * inside
     is_fat = fat[near]
@@ -601,7 +612,7 @@ def _draw_nuclei(
     flat_d, flat_n = dab.ravel(), neutral.ravel()
     flat_h[inside] = flat_h[inside] * below + np.where(blood, 0, amount)
     flat_e[inside] = flat_e[inside] * below + np.where(blood, 0.75 * alpha, 0.12 * alpha)
-    flat_d[inside] = flat_d[inside] * (1 - np.float32(0.45) * alpha) + np.where(blood, 0.05 * alpha, 0)
+    flat_d[inside] = flat_d[inside] * (1 - np.float32(0.6) * alpha) + np.where(blood, 0.05 * alpha, 0)
     # Red cells refract: a dark edge around a clear yellowish middle.
     flat_n[inside] += np.where(blood, alpha * (0.05 + 0.28 * rim), 0)
 

@@ -174,7 +174,7 @@ def streak_textures(across_px: float, along_px: float, seed: int) -> NDArray[np.
         across = fy * np.cos(angle) - fx * np.sin(angle)
         # Fibrils, fibres and bundles: three sizes, the thin ones shorter and weaker.
         band = np.zeros_like(along)
-        for ratio, weight in ((0.45, 0.55), (1.0, 1.0), (2.6, 1.5)):
+        for ratio, weight in ((0.4, 0.8), (1.0, 1.0), (2.6, 0.7)):
             thick, long = across_px * ratio, along_px * ratio**0.5
             band += (
                 weight

@@ -62,8 +62,8 @@ LOOKS: dict[str, LookRange] = {
     "oesophagus_tma": LookRange(
         white=((233, 236), (232, 235), (240, 243)),
         hematoxylin_vector=((0.72, 0.77), (0.58, 0.64), (0.19, 0.30)),
-        dab_vector=((0.24, 0.34), (0.46, 0.54), (0.74, 0.86)),
-        hematoxylin=(0.34, 0.52),
+        dab_vector=((0.24, 0.36), (0.48, 0.58), (0.70, 0.82)),
+        hematoxylin=(0.27, 0.42),
         dab=(0.8, 1.15),
         eosin=(0.8, 1.2),
         blur_um=(0.17, 0.24),
@@ -175,7 +175,11 @@ def draw_look(name: LookName, rng: np.random.Generator) -> Look:
     bounds = LOOKS[name]
 
     def vector(ranges: tuple[Range, Range, Range]) -> Field:
-        drawn = np.array([rng.uniform(*r) for r in ranges], np.float32)
+        # Red and green absorption rise together, from yellow to reddish brown; apart they would turn green.
+        hue = rng.uniform()
+        share = np.clip([hue, hue + 0.2 * rng.standard_normal(), rng.uniform()], 0, 1)
+        low, high = np.array(ranges, np.float32).T
+        drawn = low + share.astype(np.float32) * (high - low)
         return drawn / np.float32(np.linalg.norm(drawn))
 
     white: Field = np.array([rng.uniform(*r) for r in bounds.white], np.float32)

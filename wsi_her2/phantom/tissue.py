@@ -75,7 +75,7 @@ class Layout:
         Microns per grid point.
     depth_um
         ``float16``; distance to the edge of the tissue, positive inside.
-    stroma, epithelium, necrosis, loose, secretion, thickness
+    stroma, epithelium, necrosis, loose, fat, secretion, thickness
         ``uint8`` weights, 0 to 255. `thickness` is 128 for a single section; folds lie above, tears at 0.
     fibre_cos, fibre_sin
         ``int8``; cosine and sine of twice the fibre angle, times 127.
@@ -88,6 +88,7 @@ class Layout:
     epithelium: NDArray[np.uint8]
     necrosis: NDArray[np.uint8]
     loose: NDArray[np.uint8]
+    fat: NDArray[np.uint8]
     secretion: NDArray[np.uint8]
     thickness: NDArray[np.uint8]
     fibre_cos: NDArray[np.int8]
@@ -171,6 +172,7 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
         epithelium=_weight((epithelial | cord_mask) & ~hollow & ~tear, 0.5),
         necrosis=_weight(necrosis, 1.2),
         loose=(np.clip(loose, 0, 1) * 255).astype(np.uint8),
+        fat=_weight(fat & ~tear, 0.7),
         secretion=_weight(secretion, 0.7),
         thickness=cv2.GaussianBlur(thickness, (0, 0), 0.6).astype(np.uint8),
         fibre_cos=np.round(cos2 * 127).astype(np.int8),
@@ -203,7 +205,8 @@ def _grid(spec: PhantomSpec) -> tuple[int, tuple[int, int]]:
 def _depth_um(mask: Mask, pitch: float) -> Field:
     """Distance of each point of the mask to its outside, in microns; half a grid step is taken off."""
     distance: Field = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    return np.maximum(distance - np.float32(0.5), 0) * np.float32(pitch)
+    # Where there is no outside at all the transform returns the largest float.
+    return np.clip(distance - np.float32(0.5), 0, 1e6) * np.float32(pitch)
 
 
 def _grow(mask: Mask, by_um: float, pitch: float) -> Mask:
@@ -408,7 +411,9 @@ def _tumour(
 ) -> tuple[list[Compartment], tuple[NDArray[np.float32], ...]]:
     """Invasive tumour as glands, solid nests and cords, covering the share of the tissue asked for."""
     shape = room.shape
-    wall = float(rng.uniform(22, 34))
+    # High epithelium is pseudostratified, one row of tall cells, or has two rows of lower ones.
+    rng_rows = float(rng.random())
+    wall = float(rng.uniform(20, 40))
     fields = {
         "glandular": gaussian_field(rng, shape, rng.uniform(26, 44) / pitch),
         "solid": gaussian_field(rng, shape, rng.uniform(17, 34) / pitch),
@@ -449,7 +454,7 @@ def _tumour(
                     mask,
                     hollow,
                     wall if name == "glandular" else 0.0,
-                    1 if wall < 29 else 2,
+                    1 if wall < 31 or rng_rows > 0.5 else 2,
                 )
             )
         return found
