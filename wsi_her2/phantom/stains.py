@@ -179,8 +179,9 @@ def draw_look(name: LookName, rng: np.random.Generator) -> Look:
         hue = rng.uniform()
         share = np.clip([hue, hue + 0.2 * rng.standard_normal(), rng.uniform()], 0, 1)
         low, high = np.array(ranges, np.float32).T
-        drawn = low + share.astype(np.float32) * (high - low)
-        return drawn / np.float32(np.linalg.norm(drawn))
+        drawn: Field = low + share.astype(np.float32) * (high - low)
+        drawn /= np.float32(np.linalg.norm(drawn))
+        return drawn
 
     white: Field = np.array([rng.uniform(*r) for r in bounds.white], np.float32)
     if name == "random":

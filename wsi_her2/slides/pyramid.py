@@ -340,6 +340,9 @@ def _hand_down(bands: list[_Band], spools: list[_Spool], encoder: _BlockEncoder)
         if lower.filled < encoder.tile_px and done < lower.level_height:
             return
         spool.put(0, lower.row, encode(lower.pixels[: lower.filled]))
+    # The coarsest level hands down to nobody, and is empty again.
+    bands[-1].row += 1
+    bands[-1].filled = 0
 
 
 def _assemble(
