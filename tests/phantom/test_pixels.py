@@ -15,15 +15,18 @@ def ring_dab(phantom, cells, region):
     density = -np.log10(np.clip(pixels, 1, None) / phantom.look.white)
     vectors = phantom.look.absorption[[0, 1, 3]]
     dab = (density @ np.linalg.inv(vectors))[..., 1]
-    yy, xx = np.mgrid[0:size, 0:size]
+    half = int(20 / mpp)
     found = []
     for cell in cells:
+        row, column = int(cell["y_um"] / mpp) - y0, int(cell["x_um"] / mpp) - x0
+        box = np.s_[max(0, row - half) : row + half, max(0, column - half) : column + half]
+        yy, xx = np.mgrid[box[0].start : min(box[0].stop, size), box[1].start : min(box[1].stop, size)]
         dx, dy = (xx + x0) * mpp - cell["x_um"], (yy + y0) * mpp - cell["y_um"]
         scaled = np.hypot(
             (dx * np.cos(cell["angle"]) + dy * np.sin(cell["angle"])) / cell["long_um"],
             (dy * np.cos(cell["angle"]) - dx * np.sin(cell["angle"])) / cell["short_um"],
         )
-        ring = dab[(scaled > 0.6) & (scaled < 1.05)]
+        ring = dab[box][(scaled > 0.6) & (scaled < 1.05)]
         found.append(np.percentile(ring, 75))
     return np.array(found)
 
