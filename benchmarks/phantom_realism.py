@@ -81,7 +81,17 @@ def real_sources(folder: Path) -> Iterator[Source]:
 def phantom_sources(scores: list[str], seeds: int, look: str) -> Iterator[Source]:
     for score in scores:
         for seed in range(seeds):
-            spec = PhantomSpec(score=score, seed=1000 + seed, look=look, mpp=MPP, width_mm=1.0, height_mm=1.0)
+            # The cores are adenocarcinoma, mostly glands, with about as much tumour as this.
+            spec = PhantomSpec(
+                score=score,
+                seed=1000 + seed,
+                look=look,
+                mpp=MPP,
+                width_mm=0.9,
+                height_mm=0.9,
+                tumour_share=0.55,
+                pattern="mixed" if seed % 2 else "glandular",
+            )
             phantom = make_phantom(spec)
             whole = phantom.read(0, 0, spec.width_px, spec.height_px)
 
@@ -248,14 +258,10 @@ def main() -> int:
     for score in scores:
         real, phantom = pools[score, False], pools[score, True]
         lines += compare(score, measure(real), measure(phantom))
-        # One crop of each core before a second one of any.
-        rows.append(
-            sheet_row(
-                [crop for crop, _ in real],
-                [phantom[k * options.crops % len(phantom)][0] for k in range(3)],
-                400,
-            )
-        )
+        # Spread over the pool, so that each core and each phantom has its turn.
+        real_crops = [real[len(real) * k // 3][0] for k in range(3)]
+        drawn_crops = [phantom[len(phantom) * k // 3][0] for k in range(3)]
+        rows.append(sheet_row(real_crops, drawn_crops, 400))
     text = "\n".join(lines)
     print(text)
     (options.output / "table.txt").write_text(text + "\n", encoding="utf-8")

@@ -110,10 +110,10 @@ def draw_style(rng: np.random.Generator) -> CellStyle:
         Cells of 9.5 to 14 um, nuclear radii of 0.26 to 0.34 of the cell's diameter.
     """
     # A quarter of the slides shows a marked brown haze of the cytoplasm, whatever the class.
-    blush = float(rng.uniform(0.06, 0.16)) if rng.random() < 0.25 else float(rng.uniform(0.0, 0.05))
+    blush = float(rng.uniform(0.04, 0.14)) if rng.random() < 0.25 else float(rng.uniform(0.0, 0.022))
     return CellStyle(
         spacing_um=float(rng.uniform(9.5, 14.0)),
-        column_um=float(rng.uniform(7.5, 10.5)),
+        column_um=float(rng.uniform(6.4, 9.6)),
         nucleus_share=float(rng.uniform(0.26, 0.34)),
         pleomorphism=float(rng.uniform(0.08, 0.24)),
         chromatin=float(rng.uniform(0.15, 0.75)),
@@ -220,8 +220,8 @@ def _nuclei(cells: CellTable, style: CellStyle, rng: np.random.Generator, share:
     short = short * share / np.where(columnar, 1.0, np.sqrt(stretch))
     long = short * stretch
     # A nucleus stays within its cell, and a very large one would reach over the neighbours.
-    cells["nucleus_long_um"] = np.clip(long, 2.2, 0.86 * cells["long_um"])
-    cells["nucleus_short_um"] = np.clip(short, 1.8, 0.9 * cells["short_um"])
+    cells["nucleus_long_um"] = np.clip(long, 2.2, np.minimum(0.86 * cells["long_um"], 7.5))
+    cells["nucleus_short_um"] = np.clip(short, 1.8, np.minimum(0.86 * cells["short_um"], 5.2))
     cells["nucleus_angle"] = cells["angle"] + np.where(columnar, 0.08, 0.7) * rng.standard_normal(count)
     slack = np.maximum(cells["long_um"] - cells["nucleus_long_um"], 0)
     along = np.where(columnar, np.clip(0.45 * rng.standard_normal(count) - 0.15, -0.85, 0.85), 0.0) * slack
@@ -534,7 +534,7 @@ def _draw_membranes(
     # Peak density (log10) of a line shared by two cells of the class, before the slide's gain.
     faint = np.where(u < 0.8, 0.0, 0.02 * w)
     intensity = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.47 + 0.53 * u**1.5, 0.21 + 0.21 * u, 0.07 + 0.09 * u], faint
+        [her2 == 3, her2 == 2, her2 == 1], [0.56 + 0.46 * u**1.5, 0.25 + 0.24 * u, 0.07 + 0.09 * u], faint
     )
     completeness = np.select(
         [her2 == 3, her2 == 2, her2 == 1],
@@ -542,7 +542,7 @@ def _draw_membranes(
         np.where(u < 0.8, 0.0, 0.12 * v),
     )
     width = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.55 + 0.45 * w, 0.42 + 0.25 * w, 0.36 + 0.14 * w], 0.36
+        [her2 == 3, her2 == 2, her2 == 1], [0.44 + 0.36 * w, 0.36 + 0.22 * w, 0.34 + 0.14 * w], 0.34
     )
     # Staining drifts over the slide, but not so far that a class would leave its bounds.
     drift = np.clip(1 + 0.12 * regional, 0.8, 1.25)

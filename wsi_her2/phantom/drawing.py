@@ -112,8 +112,8 @@ def draw_tissue_style(rng: np.random.Generator, edge_artefact: bool) -> TissueSt
         stroma_stain=float(rng.uniform(0.08, 0.16)),
         stroma_haze=float(rng.choice([0.0, 0.004, 0.015], p=[0.5, 0.35, 0.15])),
         nuclear_stain=float(rng.uniform(0.30, 0.48)),
-        cytoplasm_stain=float(rng.uniform(0.08, 0.16)),
-        looseness=float(rng.uniform(-0.5, 0.7)),
+        cytoplasm_stain=float(rng.uniform(0.05, 0.14)),
+        looseness=float(rng.uniform(-0.6, 0.5)),
         granularity=float(rng.uniform(0.2, 0.5)),
         apical=float(rng.uniform(0.35, 1.0)),
         edge_haze=float(rng.uniform(0.10, 0.25)) if edge_artefact else float(rng.uniform(0.0, 0.03)),
@@ -398,7 +398,7 @@ def _draw_cytoplasm(
     eosin *= ground
     neutral *= ground
     # Unstained protein scatters a little light of every colour.
-    neutral += np.float32(0.22 * style.cytoplasm_stain) * body * grain
+    neutral += np.float32(0.16 * style.cytoplasm_stain) * body * grain
     hematoxylin += np.float32(style.cytoplasm_stain) * body * grain
     eosin += np.float32(0.3) * body * grain
     dab += blush[who] * edge * np.clip(1 + 0.16 * fine + 0.28 * middle + 0.16 * coarse, 0.05, 2.5)
@@ -426,7 +426,7 @@ def _stain_along(bodies: CellTable) -> Field:
             level += size[:, None] * np.sin(k * angle[None, :] - phase[:, None])
     ranks = np.argsort(np.argsort(-wave, axis=1, kind="stable"), axis=1, kind="stable")
     stained = ranks < np.round(bodies["completeness"] * _BINS)[:, None]
-    level = np.clip(1 + 0.45 * level, 0.45, 1.8)
+    level = np.clip(1 + 0.42 * level, 0.45, 1.55)
     stain: Field = np.where(stained, level, 0) * bodies["intensity"][:, None]
     return stain
 
@@ -600,9 +600,9 @@ def _draw_nuclei(
     rim = np.exp(-(((edge - 0.45) / (0.3 + 0.5 * blur)) ** 2))
     texture = (0.15 - 0.06 * dense) * middle.ravel()[inside] + 0.14 * fine.ravel()[inside]
     clumps = window.noise(0.9, 13).ravel()[inside]
-    texture += 0.13 * clumps + 0.22 * np.maximum(clumps - 0.9, 0)
-    amount = 0.62 + 0.5 * dense + (0.5 - 0.2 * dense) * rim + texture * (0.35 / np.maximum(blur, 0.35))
-    amount += 1.0 * spots.ravel()[inside] * (0.35 / np.maximum(blur, 0.35))
+    texture += 0.17 * clumps + 0.26 * np.maximum(clumps - 0.9, 0)
+    amount = 0.56 + 0.56 * dense + (0.62 - 0.3 * dense) * rim + texture * (0.35 / np.maximum(blur, 0.35))
+    amount += 1.4 * spots.ravel()[inside] * (0.35 / np.maximum(blur, 0.35))
     amount = (
         alpha * np.clip(amount, 0.12, 3) * nuclei["nucleus_stain"][who_in] * np.float32(style.nuclear_stain)
     )

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 Field = NDArray[Any]
 
 _TEXTURE_PX = 1024
-# How much of a texture is repeated at its end: with it, a block and its surroundings are one slice.
+# How much of a texture is repeated at its end: with it, a block and its surroundings are one slice. Fibres
+# are bent, so they need more surroundings than noise.
+_BLOCK_REPEAT_PX = 1088
 _REPEAT_PX = 1280
 ORIENTATIONS = 8
 STREAK_UNIT = 40.0
@@ -107,11 +109,11 @@ def _noise_texture(scale_px: int) -> Field:
         fy, fx = np.meshgrid(np.fft.fftfreq(_TEXTURE_PX), np.fft.rfftfreq(_TEXTURE_PX), indexing="ij")
         response = np.exp(-2 * (np.pi * 0.42 * scale_px) ** 2 * (fx * fx + fy * fy)).astype(np.float32)
         white = scipy.fft.irfft2(scipy.fft.rfft2(white) * response, s=white.shape)
-    return _repeated((white / white.std()).astype(np.float32))
+    return _repeated((white / white.std()).astype(np.float32), _BLOCK_REPEAT_PX)
 
 
-def _repeated(texture: Field) -> Field:
-    repeated: Field = np.pad(texture, ((0, _REPEAT_PX), (0, _REPEAT_PX)), mode="wrap")
+def _repeated(texture: Field, by_px: int) -> Field:
+    repeated: Field = np.pad(texture, ((0, by_px), (0, by_px)), mode="wrap")
     repeated.setflags(write=False)
     return repeated
 
@@ -187,7 +189,7 @@ def streak_textures(across_px: float, along_px: float, seed: int) -> NDArray[np.
         white = rng.standard_normal((_TEXTURE_PX, _TEXTURE_PX), dtype=np.float32)
         texture = scipy.fft.irfft2(scipy.fft.rfft2(white) * band.astype(np.float32), s=white.shape)
         grey = np.clip(128 + STREAK_UNIT * texture / texture.std(), 0, 255)
-        textures[k] = _repeated(np.round(grey).astype(np.uint8))
+        textures[k] = _repeated(np.round(grey).astype(np.uint8), _REPEAT_PX)
     textures.setflags(write=False)
     return textures
 
