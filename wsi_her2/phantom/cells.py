@@ -121,7 +121,7 @@ def draw_style(rng: np.random.Generator) -> CellStyle:
         fibroblasts_per_mm2=float(rng.uniform(1000, 2600)),
         lymphocytes_per_mm2=float(np.clip(rng.lognormal(np.log(500), 0.9), 60, 3500)),
         blush=blush,
-        membrane_gain=float(np.clip(rng.lognormal(0.0, 0.22), 0.6, 1.6)),
+        membrane_gain=float(np.clip(rng.lognormal(0.0, 0.2), 0.6, 1.5)),
     )
 
 
@@ -215,8 +215,8 @@ def _nuclei(cells: CellTable, style: CellStyle, rng: np.random.Generator, share:
     # Bodies are drawn a little larger than their share of the tissue, so that they meet.
     round_radius = 2 * style.nucleus_share * np.sqrt(cells["long_um"] * cells["short_um"]) / 1.28
     columnar = cells["shape"] == COLUMNAR
-    short = np.where(columnar, cells["short_um"] * rng.uniform(0.66, 0.92, count), round_radius * size)
-    stretch = np.where(columnar, rng.uniform(1.25, 2.3, count), 1 + np.abs(0.22 * rng.standard_normal(count)))
+    short = np.where(columnar, cells["short_um"] * rng.uniform(0.52, 0.76, count), round_radius * size)
+    stretch = np.where(columnar, rng.uniform(1.35, 2.6, count), 1 + np.abs(0.22 * rng.standard_normal(count)))
     short = short * share / np.where(columnar, 1.0, np.sqrt(stretch))
     long = short * stretch
     # A nucleus stays within its cell, and a very large one would reach over the neighbours.
@@ -534,7 +534,7 @@ def _draw_membranes(
     # Peak density (log10) of a line shared by two cells of the class, before the slide's gain.
     faint = np.where(u < 0.8, 0.0, 0.02 * w)
     intensity = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.56 + 0.46 * u**1.5, 0.25 + 0.24 * u, 0.07 + 0.09 * u], faint
+        [her2 == 3, her2 == 2, her2 == 1], [0.56 + 0.40 * u**1.5, 0.25 + 0.24 * u, 0.07 + 0.09 * u], faint
     )
     completeness = np.select(
         [her2 == 3, her2 == 2, her2 == 1],

@@ -70,8 +70,9 @@ def to_rgb(
         amounts = np.stack([planes.hematoxylin, planes.dab, planes.neutral], -1)
         vectors = look.absorption[[0, 1, 3]]
     else:
-        # Routine H&E is stained several times darker than a counterstain.
-        amounts = np.stack([planes.hematoxylin * np.float32(1.9), planes.eosin, planes.neutral], -1)
+        # Routine H&E is stained darker than a counterstain, and rinsed until little but nuclei stay blue.
+        blue = planes.hematoxylin * planes.hematoxylin / (planes.hematoxylin + np.float32(0.12))
+        amounts = np.stack([blue * np.float32(2.6), planes.eosin, planes.neutral], -1)
         vectors = look.absorption[[0, 2, 3]]
     density = amounts.reshape(-1, 3) @ (vectors * np.float32(-np.log(10)))
     light = cv2.exp(density.reshape(window.h, window.w, 3))

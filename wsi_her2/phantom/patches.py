@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_her2.phantom.cells import COMPLETE_FROM
-from wsi_her2.phantom.composition import Artefact, LookName, Modality, PhantomError, PhantomSpec
+from wsi_her2.phantom.composition import Artefact, LookName, Modality, Pattern, PhantomError, PhantomSpec
 from wsi_her2.phantom.render import Phantom, make_phantom
 from wsi_her2.phantom.tissue import Tissue
 
@@ -221,8 +221,12 @@ def _scene_spec(
         if 0 <= neighbour < 4:
             concentration[neighbour] = 0.9
     shares = rng.dirichlet(np.ones(4) if rng.random() < 0.2 else concentration)
-    # Regions without tumour are needed as much as tumour: a third of the scenes is mostly stroma.
-    tumour = float(rng.uniform(0.02, 0.2) if rng.random() < 0.33 else rng.uniform(0.3, 0.8))
+    # Regions without tumour are needed as much as tumour: three scenes in ten are mostly stroma.
+    sparse = rng.random() < 0.3
+    tumour = float(rng.uniform(0.02, 0.2) if sparse else rng.uniform(0.35, 0.8))
+    patterns: tuple[Pattern, ...] = ("solid", "glandular", "cords")
+    # Cords cover little by nature, so they stand for sparse tumour more often than for dense.
+    pattern = patterns[int(rng.choice(3, p=(0.3, 0.3, 0.4) if sparse else (0.5, 0.42, 0.08)))]
     artefacts: list[Artefact] = []
     if rng.random() < 0.12:
         artefacts.append("blur")
@@ -243,6 +247,7 @@ def _scene_spec(
         modality=modality,
         artefacts=tuple(artefacts),
         clustering=float(rng.uniform(0.1, 0.9)),
+        pattern=pattern,
         in_situ_share=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.12 else 0.0,
         normal_share=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.15 else 0.0,
         fat_share=float(rng.uniform(0.1, 0.5)) if rng.random() < 0.15 else 0.0,

@@ -192,7 +192,7 @@ def draw_look(name: LookName, rng: np.random.Generator) -> Look:
             vector(bounds.hematoxylin_vector) * np.float32(rng.uniform(*bounds.hematoxylin)),
             vector(bounds.dab_vector) * np.float32(rng.uniform(*bounds.dab)),
             # Eosin after Ruifrok and Johnston (2001), with a little freedom.
-            vector(((0.05, 0.12), (0.95, 1.0), (0.08, 0.35))) * np.float32(rng.uniform(*bounds.eosin)),
+            vector(((0.05, 0.12), (0.95, 1.0), (0.20, 0.45))) * np.float32(rng.uniform(*bounds.eosin)),
             np.ones(3, np.float32),
         ]
     )
