@@ -180,7 +180,7 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
     )
     return Architecture(
         layout=layout,
-        tissue=tissue & ~tear,
+        tissue=tissue & ~tear & _within(spec, pitch_px, shape),
         compartments=tuple(
             Compartment(part.kind, part.mask & ~necrosis & ~tear, part.lumen, part.wall_um, part.rows)
             for part in (*tumour, *in_situ, *normal)
@@ -200,6 +200,14 @@ def _grid(spec: PhantomSpec) -> tuple[int, tuple[int, int]]:
     while (spec.width_px / pitch_px) * (spec.height_px / pitch_px) > _MAX_LAYOUT_PX:
         pitch_px += 1
     return pitch_px, (-(-spec.height_px // pitch_px) + 1, -(-spec.width_px // pitch_px) + 1)
+
+
+def _within(spec: PhantomSpec, pitch_px: int, shape: tuple[int, int]) -> Mask:
+    """Grid points on the slide; the grid reaches a little beyond it."""
+    rows = (np.arange(shape[0]) + 0.5) * pitch_px < spec.height_px
+    columns = (np.arange(shape[1]) + 0.5) * pitch_px < spec.width_px
+    inside: Mask = rows[:, None] & columns[None, :]
+    return inside
 
 
 def _depth_um(mask: Mask, pitch: float) -> Field:
@@ -437,17 +445,17 @@ def _tumour(
         "cords": np.zeros(shape, bool),
     }
 
-    def parts(threshold: float) -> list[Compartment]:
+    def parts(threshold: float, tight: bool) -> list[Compartment]:
         found = []
         for name, where in zones.items():
-            mask = (fields[name] + bias + edges > threshold) & where & ~septa[name]
+            mask = (fields[name] + bias + edges > threshold) & where & (~septa[name] | tight)
             if name == "cords":
                 mask &= fields[name] + bias > threshold + 1.0
             mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
             hollow = np.zeros(shape, bool)
             if name == "glandular":
                 depth = cv2.GaussianBlur(_depth_um(mask, pitch), (0, 0), 1.0)
-                hollow = depth > wall
+                hollow = depth > (2.2 * wall if tight else wall)
             found.append(
                 Compartment(
                     Tissue.INVASIVE,
@@ -465,27 +473,27 @@ def _tumour(
         where = zones["cords"] & (bias > threshold - 0.9)
         return _contours(fields["cords"] > 0.1, where, 1.2)
 
-    def covered(threshold: float) -> float:
-        area = sum(float((part.mask & ~part.lumen).sum()) for part in parts(threshold))
+    def covered(threshold: float, tight: bool) -> float:
+        area = sum(float((part.mask & ~part.lumen).sum()) for part in parts(threshold, tight))
         return area + sum(len(line) for line in cord_lines(threshold)) * 11.0 / pitch
 
-    # Very low thresholds open the lumens wider and cover less again, so the search comes from above.
+    # Very low thresholds open the lumens wider and cover less again, so the search comes from above. Where
+    # glands with wide lumens and stroma between them cannot cover the share asked for, they are packed
+    # tightly.
     steps = np.linspace(3.0, -3.0, 13)
-    areas: list[float] = []
-    for step in steps:
-        areas.append(covered(float(step)))
-        if areas[-1] >= wanted:
-            break
-    k = len(areas) - 1
-    if areas[k] < wanted or k == 0:
-        threshold = float(steps[int(np.argmax(areas))])
-        return parts(threshold), cord_lines(threshold)
-    low, high = float(steps[k]), float(steps[k - 1])
-    for _ in range(6):
-        middle = (low + high) / 2
-        low, high = (middle, high) if covered(middle) > wanted else (low, middle)
-    threshold = (low + high) / 2
-    return parts(threshold), cord_lines(threshold)
+    best = (-1.0, 0.0, False)
+    for tight in (False, True):
+        for k, step in enumerate(steps):
+            area = covered(float(step), tight)
+            best = max(best, (area, float(step), tight))
+            if area < wanted:
+                continue
+            low, high = float(step), float(steps[max(k - 1, 0)])
+            for _ in range(6):
+                middle = (low + high) / 2
+                low, high = (middle, high) if covered(middle, tight) > wanted else (low, middle)
+            return parts(low, tight), cord_lines(low)
+    return parts(best[1], best[2]), cord_lines(best[1])
 
 
 def _drawn(lines: tuple[NDArray[np.float32], ...], shape: tuple[int, int], pitch: float) -> Mask:
