@@ -420,7 +420,7 @@ def _tumour(
     """Invasive tumour as glands, solid nests and cords, covering the share of the tissue asked for."""
     shape = room.shape
     # High epithelium is pseudostratified, one row of tall cells, or has two rows of lower ones.
-    rng_rows = float(rng.random())
+    rows_draw = float(rng.random())
     wall = float(rng.uniform(20, 40))
     fields = {
         "glandular": gaussian_field(rng, shape, rng.uniform(26, 44) / pitch),
@@ -462,7 +462,7 @@ def _tumour(
                     mask,
                     hollow,
                     wall if name == "glandular" else 0.0,
-                    1 if wall < 31 or rng_rows > 0.5 else 2,
+                    1 if wall < 31 or rows_draw > 0.5 else 2,
                 )
             )
         return found
