@@ -534,7 +534,7 @@ def _draw_membranes(
     # Peak density (log10) of a line shared by two cells of the class, before the slide's gain.
     faint = np.where(u < 0.8, 0.0, 0.02 * w)
     intensity = np.select(
-        [her2 == 3, her2 == 2, her2 == 1], [0.56 + 0.40 * u**1.5, 0.25 + 0.24 * u, 0.07 + 0.09 * u], faint
+        [her2 == 3, her2 == 2, her2 == 1], [0.56 + 0.40 * u**1.5, 0.22 + 0.22 * u, 0.07 + 0.09 * u], faint
     )
     completeness = np.select(
         [her2 == 3, her2 == 2, her2 == 1],

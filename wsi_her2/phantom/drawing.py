@@ -426,7 +426,7 @@ def _stain_along(bodies: CellTable) -> Field:
             level += size[:, None] * np.sin(k * angle[None, :] - phase[:, None])
     ranks = np.argsort(np.argsort(-wave, axis=1, kind="stable"), axis=1, kind="stable")
     stained = ranks < np.round(bodies["completeness"] * _BINS)[:, None]
-    level = np.clip(1 + 0.42 * level, 0.45, 1.55)
+    level = np.clip(1 + 0.42 * level, 0.45, 1.45)
     stain: Field = np.where(stained, level, 0) * bodies["intensity"][:, None]
     return stain
 

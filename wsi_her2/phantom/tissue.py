@@ -271,9 +271,12 @@ def _outline_depth(
             middle = height * (k + 0.5) / count
             middle = middle + 0.1 * height / count * np.sin(x / width * rng.uniform(2, 5) + rng.uniform(0, 6))
             ends = np.minimum(x - left - rng.uniform(0.02, 0.1) * width, width * rng.uniform(0.9, 0.98) - x)
-            depth = np.maximum(depth, np.minimum(half - np.abs(y - middle), ends))
-        breaks = np.abs(gaussian_field(rng, (1, columns), 250 / pitch)[0]) * 400
-        depth = np.minimum(depth, breaks[None, :] - 8)
+            # The needle's cylinder breaks across, at a slant and not along a straight line.
+            breaks = np.abs(gaussian_field(rng, (1, columns), 250 / pitch)[0]) * 400 - 8
+            slanted = x + rng.uniform(-0.5, 0.5) * (y - middle) + 4 * rough
+            broken = breaks[np.clip(slanted / pitch, 0, columns - 1).astype(int)]
+            piece = np.minimum(np.minimum(half - np.abs(y - middle), ends), broken)
+            depth = np.maximum(depth, piece)
     else:
         blob = gaussian_field(rng, shape, 0.12 * min(width, height) / pitch)
         u, v = (x - cx) / (0.46 * (width - left)), (y - cy) / (0.46 * height)
