@@ -27,7 +27,7 @@ def failing(x, y, w, h, at):
     return gradient(x, y, w, h)
 
 
-@pytest.mark.parametrize("size", [(5000, 4300), (300, 200), (2048, 2049), (4097, 700), (300, 9000), (100, 20000)])
+@pytest.mark.parametrize("size", [(5000, 4300), (300, 200), (2048, 2049), (4097, 700), (40, 9000)])
 def test_openslide_and_tiffslide_read_what_was_drawn(tmp_path, size):
     path = write_pyramid(tmp_path / "s.tif", *size, gradient, mpp=0.25, quality=95)
     want = gradient(0, 0, *size)

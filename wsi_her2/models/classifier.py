@@ -98,7 +98,7 @@ def load_classifier(
 
     if (runtime, precision) != ("auto", "fp32"):
         raise ClassifierError(
-            f"{name_or_path}: the membrane scorer is no network; it runs with runtime 'auto' and precision 'fp32', "
+            f"{name_or_path}: the membrane scorer is no network: it takes runtime 'auto' and precision 'fp32', "
             f"not {runtime!r} and {precision!r}"
         )
 
