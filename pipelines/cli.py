@@ -95,9 +95,14 @@ def demo(
     from pipelines.demo import run_demo
 
     with _errors_explained():
-        summary, note = run_demo(output)
+        summary, truths = run_demo(output)
     _print_results(list(summary.results), summary.output, as_json=False)
-    typer.echo(note)
+    typer.echo("\nTruth beside call (digital slides, drawn here; no patient's tissue):")
+    calls = {result.slide_id: result.call for result in summary.results}
+    for name, truth in truths.items():
+        call = calls.get(name)
+        called = call.score if call is not None else "refused"
+        typer.echo(f"  {name:<16} truth {truth:<12} call {called}")
 
 
 @app.command()
@@ -136,6 +141,69 @@ def report(
     with _errors_explained():
         page, count = rebuild_reports(folder)
     typer.echo(f"{count} slides: {page}")
+
+
+@app.command()
+def phantom(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the slides.", show_default=False)],
+    score: Annotated[list[str] | None, typer.Option(help="Repeat for more slides; all four by default.")] = None,
+    fractions: Annotated[
+        str | None, typer.Option(help="Instead of a score: shares of 0, 1+, 2+ and 3+ cells, as 0.5,0.3,0.2,0.")
+    ] = None,
+    width_mm: Annotated[float, typer.Option(min=0.05, max=60, help="Width of a slide.")] = 1.5,
+    height_mm: Annotated[float, typer.Option(min=0.05, max=60, help="Height of a slide.")] = 1.5,
+    mpp: Annotated[float, typer.Option(min=0.1, max=2, help="Microns per pixel.")] = 0.25,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds make equal slides.")] = 0,
+    look: Annotated[str, typer.Option(help="Scanner and laboratory: random, nanozoomer, aperio, ...")] = "random",
+    outline: Annotated[str, typer.Option(help="core, biopsy or resection.")] = "core",
+    modality: Annotated[Modality, typer.Option(help="Stain.")] = Modality.IHC,
+    tumour_share: Annotated[float, typer.Option(min=0.01, max=0.8, help="Share of tumour in the tissue.")] = 0.45,
+    artefact: Annotated[list[str] | None, typer.Option(help="pen, dust, blur, fold, ...; repeatable.")] = None,
+    cells: Annotated[str, typer.Option(help="Format of the table of cells: parquet or csv.")] = "parquet",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw digital slides whose truth is known to the cell, with the truth beside each."""
+    from pipelines.phantoms import draw_slides
+
+    with _errors_explained():
+        drawn = draw_slides(
+            output,
+            scores=score or (),
+            fractions=fractions,
+            workers=workers,
+            cell_format=cells,
+            width_mm=width_mm,
+            height_mm=height_mm,
+            mpp=mpp,
+            seed=seed,
+            look=look,
+            outline=outline,
+            modality=modality.value,
+            tumour_share=tumour_share,
+            artefacts=tuple(artefact or ()),
+        )
+    if as_json:
+        typer.echo(json.dumps(drawn, indent=2))
+        return
+    for slide in drawn:
+        shares = ", ".join(f"{grade} {pct:.1f} %" for grade, pct in slide["percentages"].items())
+        typer.echo(f"{slide['slide']}: {slide['score']} ({shares} of {slide['tumour_cells']} tumour cells)")
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="Name of a preset, or a YAML file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)],
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a classifier as a configuration says."""
+    from pipelines.train import train as run_train
+
+    with _errors_explained():
+        card = run_train(config, output, workers)
+    _print_mapping({"file": str(output), **card}, as_json)
 
 
 @app.command()

@@ -81,9 +81,7 @@ def load_config(name_or_path: str | Path | None = None, overrides: Mapping[str, 
     described: dict[str, Any] = {}
     source = "the options"
     if name_or_path is not None:
-        path = _find(name_or_path)
-        source = str(path)
-        described = _read(path)
+        source, described = read_mapping(name_or_path)
     for key, value in (overrides or {}).items():
         if value is None:
             continue
@@ -97,6 +95,18 @@ def load_config(name_or_path: str | Path | None = None, overrides: Mapping[str, 
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{source}: {wrong}. configs/default.yaml lists every setting.") from error
+
+
+def read_mapping(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
+    """A preset or YAML file as it stands: where it is, and its settings.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such preset or file, or it is not a mapping in YAML.
+    """
+    path = _find(name_or_path)
+    return str(path), _read(path)
 
 
 def presets() -> dict[str, Path]:

@@ -1,69 +1,51 @@
-"""`demo`: a slide made on the spot, scored like any other."""
+"""`demo`: a few digital slides of known truth, drawn on the spot and scored like any other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
 from pipelines.run import RunSummary, score
 from wsi_her2.errors import OutputError
-from wsi_her2.slides.backends import RGB
-from wsi_her2.slides.pyramid import write_pyramid
+from wsi_her2.phantom import PhantomSpec, render_phantom
 
-_GLASS = (236, 235, 240)
-_MPP = 0.5
-_TILES = 5
+_COMMON = PhantomSpec(score="0", width_mm=1.1, height_mm=1.1, seed=7, look="nanozoomer")
+_HETEROGENEOUS = (0.45, 0.20, 0.30, 0.05)
+
+SLIDES: dict[str, PhantomSpec] = {
+    "score_0": _COMMON,
+    "score_1plus": replace(_COMMON, score="1+"),
+    "score_2plus": replace(_COMMON, score="2+"),
+    "score_3plus": replace(_COMMON, score="3+"),
+    "heterogeneous": replace(_COMMON, score=None, class_fractions=_HETEROGENEOUS, clustering=1.0, seed=8),
+    "h_and_e": replace(_COMMON, score="3+", modality="he"),
+}
+"""The demonstration: one slide per score, one in which the classes lie apart, and one that must be refused."""
 
 
-def run_demo(output: Path) -> tuple[RunSummary, str]:
-    """Make the demonstration slides and score them.
+def run_demo(output: Path) -> tuple[RunSummary, dict[str, str]]:
+    """Draw the demonstration slides and score them.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        `slides` and `results` are made in it.
 
     Returns
     -------
-    tuple of RunSummary and str
-        And what a viewer should know of the slides.
+    tuple of RunSummary and dict of str to str
+        And the true score of each slide; 'must refuse' for the one on which HER2 cannot be seen.
     """
     slides = output / "slides"
     try:
         slides.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
-    stained = _core()
-    write_pyramid(slides / "stained_core.tif", stained.shape[1], stained.shape[0], _reader_of(stained), mpp=_MPP)
-    blank = np.full_like(stained, _GLASS)
-    write_pyramid(slides / "blank_glass.tif", blank.shape[1], blank.shape[0], _reader_of(blank), mpp=_MPP)
-    summary = score([slides], output / "results", load_config(None))
-    note = (
-        "The stained slide repeats one field of colonic tissue (FHL2, from scikit-image), not HER2: it shows how "
-        "the pipeline works, and its call means nothing. The blank one must be refused."
-    )
-    return summary, note
-
-
-def _core() -> RGB:
-    """A round core: the field, mirrored so that it continues without seams, on off-white glass."""
-    from skimage import data
-
-    field: RGB = data.immunohistochemistry()
-    pair = np.concatenate([field, field[:, ::-1]], axis=1)
-    mirrored = np.concatenate([pair, pair[::-1]], axis=0)
-    repeats = -(-_TILES // 2)
-    tissue = np.tile(mirrored, (repeats, repeats, 1))
-    side = tissue.shape[0] + 512
-    canvas = np.full((side, side, 3), _GLASS, np.uint8)
-    canvas[256:-256, 256:-256] = tissue
-    inside = np.zeros((side, side), np.float32)
-    cv2.circle(inside, (side // 2, side // 2), tissue.shape[0] // 2 - 8, 1.0, -1)
-    inside = cv2.GaussianBlur(inside, (0, 0), 2.0)[..., None]
-    return np.asarray(canvas * inside + np.asarray(_GLASS, np.float32) * (1 - inside), np.uint8)
-
-
-def _reader_of(pixels: RGB) -> Callable[[int, int, int, int], RGB]:
-    def render(x: int, y: int, width: int, height: int) -> RGB:
-        return pixels[y : y + height, x : x + width]
-
-    return render
+    truths: dict[str, str] = {}
+    for name, spec in SLIDES.items():
+        truth = render_phantom(spec, slides / f"{name}.tif", workers=available_cores(), cell_format="parquet")
+        truths[name] = truth.score if spec.modality == "ihc" else "must refuse"
+    summary = score([slides / f"{name}.tif" for name in SLIDES], output / "results", load_config(None))
+    return summary, truths

@@ -290,6 +290,7 @@ def _result_of(
             weights=tissue,
             thresholds=task.config.thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
+            confusion=None if classifier.confusion is None else np.asarray(classifier.confusion),
         )
     return SlideResult(
         slide_id=task.slide_id,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from wsi_her2.errors import HER2Error as HER2Error
     from wsi_her2.models.classifier import PatchClassifier as PatchClassifier
     from wsi_her2.models.classifier import load_classifier as load_classifier
+    from wsi_her2.phantom import PhantomSpec as PhantomSpec
+    from wsi_her2.phantom import render_phantom as render_phantom
     from wsi_her2.scoring.call import SlideCall as SlideCall
     from wsi_her2.scoring.call import call_slide as call_slide
     from wsi_her2.slides.grid import PatchGrid as PatchGrid
@@ -29,6 +31,7 @@ _HOMES = {
     "PatchClassifier": "wsi_her2.models.classifier",
     "PatchGrid": "wsi_her2.slides.grid",
     "PatchStore": "wsi_her2.slides.store",
+    "PhantomSpec": "wsi_her2.phantom",
     "Slide": "wsi_her2.slides.slide",
     "SlideCall": "wsi_her2.scoring.call",
     "TissueMask": "wsi_her2.slides.tissue",
@@ -38,6 +41,7 @@ _HOMES = {
     "load_classifier": "wsi_her2.models.classifier",
     "open_slide": "wsi_her2.slides.slide",
     "plan_patches": "wsi_her2.slides.grid",
+    "render_phantom": "wsi_her2.phantom",
     "slide_from_array": "wsi_her2.slides.slide",
 }
 

@@ -186,12 +186,27 @@ def test_nuclei_are_hematoxylin_and_no_membrane():
     assert got["nuclear_share"] == pytest.approx(16 * np.pi * 7**2 / SIDE**2, rel=0.35)
     assert got["dab_p99"] < 0.03
     assert got["coverage_faint"] < 0.005
-    assert got["nuclear_texture"] > 0.03
+    assert got["round_nuclear_share"] > 0.8 * got["nuclear_share"]
+    assert got["nuclear_contrast"] > 3
+
+
+def test_spindle_nuclei_are_not_round_and_run_along_a_fibre():
+    spindles = np.zeros((SIDE, SIDE), np.float32)
+    for y in range(10, SIDE, 14):
+        for x in range(5, SIDE, 40):
+            cv2.line(spindles, (x, y), (x + 24, y), 1.0, 3)
+    round_ones = np.zeros((SIDE, SIDE), np.float32)
+    for x, y in np.ndindex(4, 4):
+        cv2.circle(round_ones, (16 + 32 * x, 16 + 32 * y), 7, 1.0, -1)
+    along, around = (measured(patch_of(np.zeros((SIDE, SIDE)), 0.3 * nuclei)) for nuclei in (spindles, round_ones))
+    assert along["round_nuclear_share"] < 0.2 * along["nuclear_share"]
+    assert along["edge_isotropy"] < 0.3 < 0.5 < around["edge_isotropy"]
 
 
 def test_glass_is_blank_and_carries_nothing():
     got = measured(np.full((SIDE, SIDE, 3), 255, np.uint8))
     assert got.pop("blank_share") == 1
+    assert got.pop("ridge_ratio") >= 0
     assert all(value == pytest.approx(0, abs=1e-6) for value in got.values())
 
 

@@ -108,11 +108,11 @@ def test_more_dab_on_the_membranes_gives_a_higher_grade(scorer):
 def test_each_class_follows_the_last_as_the_grade_rises(scorer):
     regression = scorer.regression
     measures = np.zeros((400, len(MEASURES)), np.float32)
-    measures[:, MEASURES.index("nuclear_share")] = 0.4
-    measures[:, MEASURES.index("dab_p95")] = np.geomspace(0.02, 20, 400)
+    for name, low, high in (("ridge_p90", 0.001, 1), ("cytoplasm_ridge_p90", 0.001, 1), ("ridge_ratio", 0.05, 20)):
+        measures[:, MEASURES.index(name)] = np.geomspace(low, high, 400)
     labels = regression.probabilities(measures)[:, 1:].argmax(axis=1)
     assert (np.diff(labels) >= 0).all()
-    assert set(labels.tolist()) >= {0, 3}
+    assert set(labels.tolist()) == {0, 1, 2, 3}
 
 
 def test_the_mean_grade_orders_real_cores_by_their_score(scorer, core_patches):
@@ -176,7 +176,12 @@ FEATURES = json.loads(BUNDLED)["features"]
         ({"grade": GRADE | {"weights": [1.0]}}, "weights"),
         ({"grade": {"weights": GRADE["weights"], "cuts": GRADE["cuts"]}}, "slope"),
         ({"features": [FEATURES[0] | {"measure": "ki67"}, *FEATURES[1:]]}, "ki67"),
-        ({"features": [FEATURES[0] | {"floor": 0}, *FEATURES[1:]]}, "floor"),
+        ({"features": [FEATURES[0] | {"low": 2.0, "high": 1.0}, *FEATURES[1:]]}, "low < high"),
+        ({"features": [FEATURES[0] | {"transform": "cube"}, *FEATURES[1:]]}, "cube"),
+        ({"features": [FEATURES[0] | {"transform": "log", "low": 0.0}, *FEATURES[1:]]}, "log"),
+        ({"features": [FEATURES[0] | {"scale": 0.0}, *FEATURES[1:]]}, "scale"),
+        ({"confusion": [[1.0, 0.0], [0.0, 1.0]]}, "confusion"),
+        ({"confusion": np.full((5, 5), 0.3).tolist()}, "confusion"),
         ({"features": [FEATURES[0] | {"gain": 2}, *FEATURES[1:]]}, "gain"),
         ({"features": "dab"}, "membrane scorer"),
     ],

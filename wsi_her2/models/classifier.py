@@ -47,6 +47,8 @@ class PatchClassifier(Protocol):
         Origin, training data and measured agreement, for people.
     measure_names : tuple of str
         Names of the columns of `measure`; empty for a classifier that measures nothing.
+    confusion : tuple of tuple of float or None
+        Row: true class; column: share of it that is assigned to each class. None where it was never measured.
     """
 
     @property
@@ -67,6 +69,8 @@ class PatchClassifier(Protocol):
     def card(self) -> dict[str, object]: ...  # noqa: D102
     @property
     def measure_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def confusion(self) -> tuple[tuple[float, ...], ...] | None: ...  # noqa: D102
 
     def predict(self, batch: RGB) -> Float32:
         """Class probabilities (float32 N x K, rows sum to 1) of raw RGB patches (uint8 N x H x W x 3)."""

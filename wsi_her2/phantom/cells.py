@@ -546,5 +546,6 @@ def _draw_membranes(
     cells["completeness"] = np.where(her2 >= 0, completeness, 0)
     cells["membrane_um"] = width
     haze = style.blush * np.exp(0.35 * rng.standard_normal(count)) * np.clip(1 + 0.4 * regional, 0.3, 2)
-    own = np.select([her2 == 3, her2 == 2], [0.11, 0.04], 0.0) * rng.uniform(0.2, 1.8, count)
+    # Cells that make more HER2 hold more of it inside as well.
+    own = np.select([her2 == 3, her2 == 2, her2 == 1], [0.11, 0.04, 0.015], 0.0) * rng.uniform(0.2, 1.8, count)
     cells["blush"] = np.where(her2 >= 0, haze + own, 0)

@@ -40,6 +40,8 @@ class PatchBatch:
         ``float32``, ``N``: share of those cells with a complete membrane.
     tumour_area, in_situ_area, normal_area
         ``float32``, ``N``: share of the patch covered by invasive, in-situ and normal epithelium.
+    white
+        ``float32``, ``N x 3``: white point of the look, grey levels.
     scene
         ``int64``, ``N``: number of the scene. Patches of one scene resemble each other, so they must stay on
         one side of a split.
@@ -52,6 +54,7 @@ class PatchBatch:
     tumour_area: NDArray[np.float32]
     in_situ_area: NDArray[np.float32]
     normal_area: NDArray[np.float32]
+    white: NDArray[np.float32]
     scene: NDArray[np.int64]
 
 
@@ -116,6 +119,7 @@ def render_patches(
         tumour_area=joined("tumour_area"),
         in_situ_area=joined("in_situ_area"),
         normal_area=joined("normal_area"),
+        white=joined("white"),
         scene=joined("scene"),
     )
 
@@ -206,6 +210,7 @@ def _draw_scene(
         tumour_area=areas[:, 0],
         in_situ_area=areas[:, 1],
         normal_area=areas[:, 2],
+        white=np.repeat(phantom.look.white[None], count, axis=0),
         scene=np.full(count, number, np.int64),
     )
 

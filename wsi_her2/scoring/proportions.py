@@ -31,11 +31,13 @@ def hard_counts(probabilities: npt.NDArray[np.float32], weights: Float64) -> Flo
     return counted
 
 
-def correct_by_confusion(observed: Float64, confusion: Float64, iterations: int = 500) -> Float64:
+def correct_by_confusion(
+    observed: Float64, confusion: Float64, prior: float = 0.0005, iterations: int = 500
+) -> Float64:
     """Proportions of the true classes that best explain the observed ones.
 
-    Expectation maximisation for the mixture observed = truth @ confusion; it stays on the simplex, and a class
-    that explains nothing goes to zero instead of below.
+    Expectation maximisation for the mixture observed = truth @ confusion; it stays on the simplex, where solving
+    the equations would leave it.
 
     Parameters
     ----------
@@ -43,6 +45,9 @@ def correct_by_confusion(observed: Float64, confusion: Float64, iterations: int 
         Shares of the assigned classes, rows sum to 1.
     confusion : float64 K x K
         Row: true class; column: share of it that is assigned to each class.
+    prior : float
+        Share that each class has before anything is observed (a Dirichlet prior): what explains nothing becomes
+        small, not impossible, and slides that differ stay apart.
     iterations : int
 
     Returns
@@ -53,6 +58,6 @@ def correct_by_confusion(observed: Float64, confusion: Float64, iterations: int 
     truth = np.full_like(observed, 1.0 / observed.shape[1])
     for _ in range(iterations):
         expected = np.maximum(truth @ confusion, 1e-12)
-        truth = truth * ((observed / expected) @ confusion.T)
+        truth = truth * ((observed / expected) @ confusion.T) + prior
         truth /= np.maximum(truth.sum(axis=1, keepdims=True), 1e-12)
     return truth

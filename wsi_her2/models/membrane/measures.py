@@ -23,6 +23,8 @@ MEASURES = (
     "ridge_p90",
     "ridge_p95",
     "ridge_p99",
+    "cytoplasm_ridge_p90",
+    "ridge_ratio",
     "coverage_faint",
     "coverage_moderate",
     "coverage_intense",
@@ -31,7 +33,10 @@ MEASURES = (
     "thickness_um",
     "hematoxylin_mean",
     "nuclear_share",
-    "nuclear_texture",
+    "round_nuclear_share",
+    "nuclear_contrast",
+    "edge_isotropy",
+    "fill_ratio",
     "blank_share",
     "unexplained",
 )
@@ -54,8 +59,13 @@ class MembraneScale:
         Smallest and largest area that a closed loop of membrane can enclose and still be one cell.
     blank_density : float
         Mean density below which a pixel is empty.
-    nuclear_density : float
-        Hematoxylin density, averaged over a micron, from which a pixel is nucleus.
+    nuclear_level : float
+        A pixel is nucleus from this share of the patch's own strongest hematoxylin on, so that a pale
+        counterstain does not hide nuclei.
+    nuclear_floor : float
+        Hematoxylin density below which nothing is nucleus.
+    round_nucleus_um : float
+        Radius of the disc that a nucleus must hold to count as round: spindle nuclei of stroma do not.
     """
 
     mpp: float = 0.5
@@ -65,7 +75,9 @@ class MembraneScale:
     intense: tuple[float, float] = (0.070, 0.32)
     cell_um2: tuple[float, float] = (15.0, 300.0)
     blank_density: float = 0.03
-    nuclear_density: float = 0.075
+    nuclear_level: float = 0.5
+    nuclear_floor: float = 0.02
+    round_nucleus_um: float = 1.5
 
 
 def measure_patches(
@@ -154,18 +166,41 @@ def _measure(patch: RGB, scale: MembraneScale, stains: StainVectors) -> tuple[fl
     density = optical_density(patch)
     unmixed = unmix(density, stains)
     hematoxylin, dab, unexplained = (np.ascontiguousarray(unmixed[..., stain]) for stain in range(3))
-    dab = np.maximum(dab, np.float32(0))
-    ridge = ridge_strength(dab, tuple(um / scale.mpp for um in scale.ridge_um))
+    hematoxylin, dab = np.maximum(hematoxylin, np.float32(0)), np.maximum(dab, np.float32(0))
+    mean_density = density.mean(axis=2)
+    nuclear = cv2.GaussianBlur(hematoxylin, (0, 0), 1.0 / scale.mpp)
+    strongest = float(np.percentile(nuclear, 97))
+    nuclei = (nuclear > max(scale.nuclear_level * strongest, scale.nuclear_floor)).astype(np.uint8)
+    fill_low, fill_high = np.percentile(cv2.GaussianBlur(mean_density, (0, 0), 1.0 / scale.mpp), (25, 75))
+    # The rims of nuclei are ridges too, of stain that leaks from one channel into the other.
+    outside = (cv2.dilate(nuclei, np.ones((3, 3), np.uint8)) == 0) & (mean_density > scale.blank_density)
+    return (
+        *_membranes(dab, hematoxylin, outside, scale),
+        float(hematoxylin.mean()),
+        float(nuclei.mean()),
+        float(_opened(nuclei, scale.round_nucleus_um / scale.mpp).mean()),
+        strongest / max(float(nuclear.mean()), 1e-3),
+        _edge_isotropy(hematoxylin, scale.mpp),
+        float(fill_low) / max(float(fill_high), 1e-3),
+        float((mean_density < scale.blank_density).mean()),
+        float(np.abs(unexplained).mean()),
+    )
+
+
+def _membranes(
+    dab: Float32, hematoxylin: Float32, outside_nuclei: npt.NDArray[np.bool_], scale: MembraneScale
+) -> tuple[float, ...]:
+    """The measures from `dab_mean` to `thickness_um`."""
+    sigmas = tuple(um / scale.mpp for um in scale.ridge_um)
+    ridge = ridge_strength(dab, sigmas)
     faint, moderate, intense = (
         (ridge > strength) & (dab > least) for strength, least in (scale.faint, scale.moderate, scale.intense)
     )
     dab_p95, dab_p99 = np.percentile(dab, (95, 99))
     ridge_p90, ridge_p95, ridge_p99 = np.percentile(ridge, (90, 95, 99))
+    of_hematoxylin = float(np.percentile(ridge_strength(hematoxylin, sigmas), 95))
     loops = cv2.morphologyEx(faint.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
     per_um2 = scale.mpp**2
-    cell_px = (scale.cell_um2[0] / per_um2, scale.cell_um2[1] / per_um2)
-    nuclear = cv2.GaussianBlur(np.maximum(hematoxylin, 0), (0, 0), 1.0 / scale.mpp)
-    nuclear_wide = cv2.GaussianBlur(nuclear, (0, 0), 4.0 / scale.mpp)
     return (
         float(dab.mean()),
         float(dab_p95),
@@ -173,18 +208,38 @@ def _measure(patch: RGB, scale: MembraneScale, stains: StainVectors) -> tuple[fl
         float(ridge_p90),
         float(ridge_p95),
         float(ridge_p99),
+        float(np.percentile(ridge[outside_nuclei], 90)) if outside_nuclei.any() else 0.0,
+        float(ridge_p95) / max(of_hematoxylin, 1e-3),
         float(faint.mean()),
         float(moderate.mean()),
         float(intense.mean()),
         float(dab[faint].mean()) if faint.any() else 0.0,
-        enclosed_share(loops, cell_px),
+        enclosed_share(loops, (scale.cell_um2[0] / per_um2, scale.cell_um2[1] / per_um2)),
         _thickness(moderate) * scale.mpp,
-        float(hematoxylin.mean()),
-        float((nuclear > scale.nuclear_density).mean()),
-        float((nuclear - nuclear_wide).std()),
-        float((density.mean(axis=2) < scale.blank_density).mean()),
-        float(np.abs(unexplained).mean()),
     )
+
+
+def _opened(mask: npt.NDArray[np.uint8], radius_px: float) -> npt.NDArray[np.uint8]:
+    size = 2 * max(1, round(radius_px)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc), np.uint8)
+
+
+_EDGE_FLOOR = 1e-3
+"""Mean squared gradient below which edges are the sensor's noise; glass then has no isotropic edges either."""
+
+
+def _edge_isotropy(hematoxylin: Float32, mpp: float) -> float:
+    """How far edges within 4 um run in all directions: high among round nuclei, near 0 along fibres and on glass.
+
+    One less the coherence of the structure tensor (Bigun and Granlund 1987), averaged with the edges' own strength.
+    """
+    smooth = cv2.GaussianBlur(hematoxylin, (0, 0), 0.5 / mpp)
+    across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    xx, yy, xy = (cv2.GaussianBlur(part, (0, 0), 4.0 / mpp) for part in (across**2, down**2, across * down))
+    strength = xx + yy
+    isotropic = strength - np.sqrt((xx - yy) ** 2 + 4 * xy**2)
+    return float(isotropic.mean() / (strength.mean() + _EDGE_FLOOR))
 
 
 def _thickness(membrane: npt.NDArray[np.bool_]) -> float:

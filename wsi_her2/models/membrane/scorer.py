@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,22 +19,40 @@ from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, content
 from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_patches
 from wsi_her2.slides.backends import RGB
 
+TRANSFORMS: dict[str, Callable[[Float32], Float32]] = {
+    "linear": lambda values: values,
+    "log": np.log,
+    "sqrt": np.sqrt,
+}
+
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of the regressions: a measure, floored, on a linear or logarithmic scale about a reference."""
+    """One input of the regressions: a measure, kept within bounds, transformed, centred and scaled.
+
+    Attributes
+    ----------
+    measure : str
+        One of `MEASURES`.
+    transform : {'linear', 'log', 'sqrt'}
+    low, high : float
+        Bounds of the measure, so that a patch unlike any that the regression was fitted on does not run away.
+    centre, scale : float
+        Of the transformed measure.
+    """
 
     measure: str
-    log: bool
-    floor: float
-    reference: float
+    transform: Literal["linear", "log", "sqrt"]
+    low: float
+    high: float
+    centre: float
+    scale: float
 
     def of(self, measures: Float32) -> Float32:
         """Values (float32 N) from measures (float32 N x M)."""
-        values = np.maximum(measures[:, MEASURES.index(self.measure)], np.float32(self.floor))
-        if self.log:
-            return np.log(values / np.float32(self.reference))
-        return np.asarray(values - np.float32(self.reference), np.float32)
+        values = np.clip(measures[:, MEASURES.index(self.measure)], np.float32(self.low), np.float32(self.high))
+        transformed = TRANSFORMS[self.transform](values)
+        return np.asarray((transformed - np.float32(self.centre)) / np.float32(self.scale), np.float32)
 
 
 @dataclass(frozen=True)
@@ -63,14 +82,13 @@ class Regression:
 
     def grade(self, measures: Float32) -> Float32:
         """Staining grade (float32 N) from measures (float32 N x M)."""
-        return self._inputs(measures) @ np.asarray(self.grade_weights, np.float32)
+        return _weighted(self._inputs(measures), self.grade_weights)
 
     def probabilities(self, measures: Float32) -> Float32:
         """Probabilities of other, 0, 1+, 2+, 3+ (float32 N x 5) from measures (float32 N x M)."""
         inputs = self._inputs(measures)
-        log_odds = inputs @ np.asarray(self.tumour_weights, np.float32) + np.float32(self.tumour_intercept)
-        tumour = _logistic(log_odds)
-        grade = inputs @ np.asarray(self.grade_weights, np.float32)
+        tumour = _logistic(_weighted(inputs, self.tumour_weights) + np.float32(self.tumour_intercept))
+        grade = _weighted(inputs, self.grade_weights)
         above = [_logistic(np.float32(self.grade_slope) * (grade - np.float32(cut))) for cut in self.grade_cuts]
         share = np.stack([1 - above[0], above[0] - above[1], above[1] - above[2], above[2]], axis=1)
         return np.concatenate([(1 - tumour)[:, None], tumour[:, None] * share], axis=1).astype(np.float32)
@@ -91,6 +109,7 @@ class MembraneScorer:
     regression: Regression
     scale: MembraneScale
     card: dict[str, object] = field(default_factory=dict)
+    confusion: tuple[tuple[float, ...], ...] | None = None
     classes: tuple[str, ...] = (OTHER, *GRADES)
     measure_names: tuple[str, ...] = MEASURES
     trained: bool = True
@@ -140,6 +159,7 @@ def membrane_scorer(content: bytes, source: str) -> MembraneScorer:
             regression=_regression(described),
             scale=MembraneScale(mpp=mpp),
             card=dict(described.get("card", {})),
+            confusion=_confusion(described.get("confusion")),
         )
     except KeyError as error:
         raise ClassifierError(f"{source}: {error.args[0]!r} is missing") from error
@@ -152,8 +172,14 @@ def _regression(described: dict[str, Any]) -> Regression:
     for feature in features:
         if feature.measure not in MEASURES:
             raise ValueError(f"{feature.measure!r} is not a measure; there are {', '.join(MEASURES)}")
-        if feature.log and not (feature.floor > 0 and feature.reference > 0):
-            raise ValueError(f"{feature.measure!r} on a log scale needs a floor and a reference above 0")
+        if feature.transform not in TRANSFORMS:
+            raise ValueError(f"{feature.transform!r} is not a transform; there are {', '.join(TRANSFORMS)}")
+        if not feature.low < feature.high or not feature.scale > 0:
+            raise ValueError(f"{feature.measure!r} needs low < high and a positive scale")
+        if (feature.transform == "log" and feature.low <= 0) or (feature.transform == "sqrt" and feature.low < 0):
+            raise ValueError(
+                f"{feature.measure!r} cannot be transformed by {feature.transform} from {feature.low} on"
+            )
     tumour, grade = described["tumour"], described["grade"]
     cut_1, cut_2, cut_3 = (float(cut) for cut in grade["cuts"])
     if not cut_1 < cut_2 < cut_3:
@@ -163,7 +189,8 @@ def _regression(described: dict[str, Any]) -> Regression:
             raise ValueError(f"{len(weights)} weights for {len(features)} features")
     if not features:
         raise ValueError("there are no features")
-    numbers = [*tumour["weights"], *grade["weights"], *grade["cuts"], tumour["intercept"], grade["slope"]]
+    numbers = [value for f in features for value in (f.low, f.high, f.centre, f.scale)]
+    numbers += [*tumour["weights"], *grade["weights"], *grade["cuts"], tumour["intercept"], grade["slope"]]
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError("weights, cuts, intercept and slope must be finite numbers")
     if not grade["slope"] > 0:
@@ -176,6 +203,21 @@ def _regression(described: dict[str, Any]) -> Regression:
         grade_cuts=(cut_1, cut_2, cut_3),
         grade_slope=float(grade["slope"]),
     )
+
+
+def _confusion(described: Any) -> tuple[tuple[float, ...], ...] | None:
+    if described is None:
+        return None
+    matrix = np.asarray(described, np.float64)
+    size = len(GRADES) + 1
+    if matrix.shape != (size, size) or (matrix < 0).any() or not np.allclose(matrix.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(f"confusion must be {size} rows of {size} shares that sum to 1")
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _weighted(inputs: Float32, weights: tuple[float, ...]) -> Float32:
+    """Weighted sums of rows. Not a matrix product: its rounding depends on how many rows there are."""
+    return np.asarray((inputs * np.asarray(weights, np.float32)).sum(axis=1), np.float32)
 
 
 def _logistic(log_odds: Float32) -> Float32:
