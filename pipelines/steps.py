@@ -16,13 +16,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
-from wsi_her2.errors import SlideReadError, StoreError
+from wsi_her2.errors import ConfigurationError, SlideReadError, StoreError
 from wsi_her2.models.classifier import OTHER, PatchClassifier, load_classifier
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
@@ -290,7 +291,7 @@ def _result_of(
             weights=tissue,
             thresholds=task.config.thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
-            confusion=None if classifier.confusion is None else np.asarray(classifier.confusion),
+            confusion=_confusion(task.config, classifier),
         )
     return SlideResult(
         slide_id=task.slide_id,
@@ -312,6 +313,17 @@ def _result_of(
         tissue_mm2=plan.tissue_mm2,
         unreadable_fraction=unreadable,
     )
+
+
+def _confusion(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[np.float64] | None:
+    if config.percentages == "counts":
+        return None
+    if classifier.confusion is None:
+        raise ConfigurationError(
+            f"the confusion matrix of {classifier.name!r} was never measured, so that percentages cannot be "
+            "corrected by it: set percentages to counts"
+        )
+    return np.asarray(classifier.confusion, np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,9 @@ def test_the_file_written_is_the_scorer_that_was_fitted(fit, examples):
     content = json.dumps(describe(fit, "mine", {"validated": False})).encode()
     scorer = membrane_scorer(content, "mine.json")
     np.testing.assert_allclose(
-        scorer.regression.probabilities(examples.measures), fit.regression.probabilities(examples.measures), atol=2e-3
+        scorer.regression.probabilities(examples.measures),
+        fit.regression.probabilities(examples.measures),
+        atol=2e-3,
     )
     assert np.asarray(scorer.confusion) == pytest.approx(np.asarray(fit.confusion), abs=1e-4)
 

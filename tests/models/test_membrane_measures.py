@@ -194,7 +194,7 @@ def test_spindle_nuclei_are_not_round_and_run_along_a_fibre():
     spindles = np.zeros((SIDE, SIDE), np.float32)
     for y in range(10, SIDE, 14):
         for x in range(5, SIDE, 40):
-            cv2.line(spindles, (x, y), (x + 24, y), 1.0, 3)
+            cv2.line(spindles, (x, y), (x + 24, y), 1.0, 1)
     round_ones = np.zeros((SIDE, SIDE), np.float32)
     for x, y in np.ndindex(4, 4):
         cv2.circle(round_ones, (16 + 32 * x, 16 + 32 * y), 7, 1.0, -1)

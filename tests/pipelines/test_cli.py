@@ -38,7 +38,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["score", "demo", "info", "tissue", "report", "doctor", "models list", "models show"]
+    "command",
+    ["score", "demo", "info", "tissue", "report", "doctor", "phantom", "train", "models list", "models show"],
 )
 def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     shown = cli(*command.split(), "--help")
@@ -147,7 +148,70 @@ def test_the_demo_scores_its_slides_and_says_where_the_report_lies(cli: Cli, tmp
     assert shown.returncode == 0, shown.stderr
     assert "index.html" in shown.stdout
     statuses = {row["slide_id"]: row["status"] for row in rows(tmp_path / "demo" / "results").values()}
-    assert statuses == {"stained_core": "scored", "blank_glass": "not_assessable"}
+    assert statuses.pop("h_and_e") == "not_assessable"
+    assert set(statuses.values()) == {"scored"}
+    assert len(statuses) == 5
+    ranked = [
+        float(rows(tmp_path / "demo" / "results")[f"score_{grade}"]["h_score"])
+        for grade in ("0", "1plus", "2plus", "3plus")
+    ]
+    assert ranked == sorted(ranked)
+    assert "truth 3+" in shown.stdout
+
+
+def test_phantom_draws_slides_with_their_truth_and_table_of_cells(cli: Cli, tmp_path: Path) -> None:
+    import pandas as pd
+
+    size = ("--width-mm", 0.4, "--height-mm", 0.4, "--workers", 1)
+    shown = cli("phantom", "-o", tmp_path, "--fractions", "0.5,0.2,0.2,0.1", *size, "--seed", 4, "--json")
+    (slide,) = json.loads(shown.stdout)
+    assert slide["score"] == "2+"
+    truth = json.loads(Path(slide["slide"]).with_suffix(".truth.json").read_text())
+    cells = pd.read_parquet(Path(slide["slide"]).with_suffix(".cells.parquet"))
+    counted = cells[cells["counts"]]
+    assert len(counted) == truth["tumour_cells"] == slide["tumour_cells"]
+    assert slide["percentages"]["1+"] == pytest.approx(20, abs=100 / len(counted))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fractions", "0.5,0.5"], "four numbers"),
+        (["--fractions", "1,0,0,0", "--score", "0"], "not both"),
+        (["--score", "4+"], "4+"),
+        (["--look", "nikon"], "nikon"),
+        (["--cells", "xlsx"], "xlsx"),
+        (["--artefact", "coffee"], "coffee"),
+    ],
+)
+def test_phantom_refuses_what_cannot_be_drawn(cli: Cli, tmp_path: Path, arguments: list[str], said: str) -> None:
+    shown = cli("phantom", "-o", tmp_path / "out", *arguments)
+    assert shown.returncode == 2
+    assert said in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_train_fits_a_scorer_that_score_takes_and_that_says_what_it_was_fitted_on(
+    cli: Cli, ihc_slide: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text("kind: membrane\nname: small\nlooks: [aperio]\npatches_per_look: 240\nseed: 1\n")
+    trained = cli("train", config, "-o", tmp_path / "small.json", "--workers", 2, "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert "phantoms" in json.loads(trained.stdout)["trained_on"]
+    scored = cli(
+        "score", ihc_slide, "-o", tmp_path / "out", "--workers", 1, "--model", tmp_path / "small.json", "--json"
+    )
+    (row,) = json.loads(scored.stdout)
+    assert row["model"] == "small"
+
+
+def test_train_names_a_wrong_setting(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("kind: membrane\nname: x\nlooks: [nikon]\npatches_per_look: 240\nseed: 1\n")
+    shown = cli("train", config, "-o", tmp_path / "x.json")
+    assert shown.returncode == 2
+    assert "looks" in shown.stderr
 
 
 def test_version_is_printed(cli: Cli) -> None:

@@ -48,9 +48,14 @@ TUMOUR_MEASURES = {
 }
 """What tells tumour: its nuclei and its texture, hardly its staining, so that negative tumour is found as well."""
 
-GRADE_MEASURES = {"ridge_p90": "log", "cytoplasm_ridge_p90": "log", "ridge_ratio": "log"}
-"""What tells the grade: three takes on the strength of thin DAB structures. More measures fitted the phantoms
-better and the real cores worse."""
+GRADE_MEASURES = {
+    "ridge_p95": "log",
+    "cytoplasm_ridge_p90": "log",
+    "ridge_ratio": "log",
+    "completeness": "sqrt",
+    "thickness_um": "linear",
+}
+"""What tells the grade: how strong thin DAB structures are, whether they enclose cells, how wide they are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -232,7 +232,7 @@ _EDGE_FLOOR = 1e-3
 def _edge_isotropy(hematoxylin: Float32, mpp: float) -> float:
     """How far edges within 4 um run in all directions: high among round nuclei, near 0 along fibres and on glass.
 
-    One less the coherence of the structure tensor (Bigun and Granlund 1987), averaged with the edges' own strength.
+    One less the coherence of the structure tensor (Bigun and Granlund 1987), weighted by the edges' own strength.
     """
     smooth = cv2.GaussianBlur(hematoxylin, (0, 0), 0.5 / mpp)
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
