@@ -224,6 +224,19 @@ def test_measures_are_one_float32_row_a_patch_and_rows_do_not_depend_on_the_batc
     assert measure_patches(batch[:0]).shape == (0, len(MEASURES))
 
 
+def test_ridges_are_the_same_to_the_bit_wherever_the_array_lies_in_memory():
+    density = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
+    strengths = []
+    for offset in range(0, 64, 4):
+        room = np.empty(density.nbytes + 128, np.uint8)
+        start = -room.ctypes.data % 64 + offset
+        placed = room[start : start + density.nbytes].view(np.float32).reshape(density.shape)
+        placed[:] = density
+        strengths.append(ridge_strength(placed, (1.0, 2.0)))
+    for strength in strengths[1:]:
+        np.testing.assert_array_equal(strength, strengths[0])
+
+
 def test_sizes_are_microns():
     density = drawn(rings(), 0.4)
     finer = cv2.resize(density, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)

@@ -108,8 +108,10 @@ def test_more_dab_on_the_membranes_gives_a_higher_grade(scorer):
 def test_each_class_follows_the_last_as_the_grade_rises(scorer):
     regression = scorer.regression
     measures = np.zeros((400, len(MEASURES)), np.float32)
-    for name, low, high in (("ridge_p90", 0.001, 1), ("cytoplasm_ridge_p90", 0.001, 1), ("ridge_ratio", 0.05, 20)):
-        measures[:, MEASURES.index(name)] = np.geomspace(low, high, 400)
+    for feature, weight in zip(regression.features, regression.grade_weights, strict=True):
+        if weight > 0:
+            space = np.geomspace if feature.transform == "log" else np.linspace
+            measures[:, MEASURES.index(feature.measure)] = space(feature.low, feature.high, 400)
     labels = regression.probabilities(measures)[:, 1:].argmax(axis=1)
     assert (np.diff(labels) >= 0).all()
     assert set(labels.tolist()) == {0, 1, 2, 3}

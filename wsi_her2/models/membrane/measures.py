@@ -129,7 +129,8 @@ def ridge_strength(density: Float32, sigmas_px: tuple[float, ...]) -> Float32:
         mixed = cv2.Sobel(smooth, cv2.CV_32F, 1, 1, ksize=3, scale=0.25)
         half_trace = cv2.addWeighted(across_x, 0.5, across_y, 0.5, 0)
         half_gap = cv2.addWeighted(across_x, 0.5, across_y, -0.5, 0)
-        spread = cv2.magnitude(half_gap, mixed)
+        # Not cv2.magnitude: its last bit depends on where the arrays happen to lie in memory.
+        spread = np.sqrt(half_gap * half_gap + mixed * mixed)
         strongest = np.maximum(strongest, (spread - half_trace) * np.float32(sigma * sigma))
     return strongest
 
