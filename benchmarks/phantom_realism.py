@@ -2,10 +2,10 @@
 
     WSI_HER2_TEST_DATA=/path/to/data python benchmarks/phantom_realism.py -o OUT
 
-The folder holds `slides/ihc_core_score<score>_<letter>.tif`, tissue-microarray cores of known score. The measures are made the
-same way on both kinds of image: dyes are unmixed with one fixed pair of vectors and the image's own white
-point, nuclei are dark blobs of hematoxylin. So a number tells phantoms and cores apart; it is not the truth
-of either.
+The folder holds `slides/ihc_core_score<score>_<letter>.tif`, tissue-microarray cores of known score. The
+measures are made the same way on both kinds of image: dyes are unmixed with one fixed pair of vectors and
+the image's own white point, nuclei are dark blobs of hematoxylin. So a number tells phantoms
+and cores apart; it is not the truth of either.
 """
 
 from __future__ import annotations
