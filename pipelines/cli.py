@@ -226,7 +226,7 @@ def doctor(as_json: JsonOption = False) -> None:
 @models_app.command("list")
 def models_list(as_json: JsonOption = False) -> None:
     """Bundled classifiers."""
-    from wsi_her2.models.classifier import MEMBRANE, load_classifier
+    from wsi_her2.models.loading import MEMBRANE, load_classifier
 
     with _errors_explained():
         bundled = [load_classifier(MEMBRANE)]
@@ -242,7 +242,7 @@ def models_show(
     name: Annotated[str, typer.Argument(help="Name of a classifier, or a path.")], as_json: JsonOption = False
 ) -> None:
     """The card of a classifier: classes, scale, what it was trained on, what was measured of it."""
-    from wsi_her2.models.classifier import load_classifier
+    from wsi_her2.models.loading import load_classifier
 
     with _errors_explained():
         classifier = load_classifier(name)

@@ -105,7 +105,7 @@ def _round_trip() -> str:
 def _classifier() -> str:
     import numpy as np
 
-    from wsi_her2.models.classifier import load_classifier
+    from wsi_her2.models.loading import load_classifier
 
     classifier = load_classifier()
     side = classifier.patch_px

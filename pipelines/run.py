@@ -20,7 +20,8 @@ from pipelines.schedule import SlideDone, SlideFailed, score_slides
 from pipelines.sources import PARTIAL_FOLDER, check_output, find_slides, known_slides, name_slides
 from pipelines.steps import SlideTask, model_info
 from wsi_her2.errors import ConfigurationError, HER2Error
-from wsi_her2.models.classifier import MEMBRANE, PatchClassifier, load_classifier
+from wsi_her2.models.classifier import PatchClassifier
+from wsi_her2.models.loading import MEMBRANE, load_classifier
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 

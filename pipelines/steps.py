@@ -24,7 +24,8 @@ from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
 from wsi_her2.errors import ConfigurationError, SlideReadError, StoreError
-from wsi_her2.models.classifier import OTHER, PatchClassifier, load_classifier
+from wsi_her2.models.classifier import OTHER, PatchClassifier
+from wsi_her2.models.loading import load_classifier
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality

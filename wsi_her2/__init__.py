@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsi_her2.errors import HER2Error as HER2Error
     from wsi_her2.models.classifier import PatchClassifier as PatchClassifier
-    from wsi_her2.models.classifier import load_classifier as load_classifier
+    from wsi_her2.models.loading import load_classifier as load_classifier
     from wsi_her2.phantom import PhantomSpec as PhantomSpec
     from wsi_her2.phantom import render_phantom as render_phantom
     from wsi_her2.scoring.call import SlideCall as SlideCall
@@ -38,7 +38,7 @@ _HOMES = {
     "call_slide": "wsi_her2.scoring.call",
     "detect_tissue": "wsi_her2.slides.tissue",
     "fit_stain": "wsi_her2.slides.stain",
-    "load_classifier": "wsi_her2.models.classifier",
+    "load_classifier": "wsi_her2.models.loading",
     "open_slide": "wsi_her2.slides.slide",
     "plan_patches": "wsi_her2.slides.grid",
     "render_phantom": "wsi_her2.phantom",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wsi_her2.errors import ClassifierError
-from wsi_her2.models.classifier import content_sha256, load_classifier
+from wsi_her2.models.classifier import content_sha256
+from wsi_her2.models.loading import load_classifier
 from wsi_her2.models.membrane.measures import MEASURES
 from wsi_her2.slides.density import HEMATOXYLIN_DAB
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.errors import ClassifierError
 from wsi_her2.slides.backends import RGB
 
 Modality = Literal["ihc", "he"]
@@ -21,9 +18,6 @@ OTHER = "other"
 
 GRADES = ("0", "1+", "2+", "3+")
 """HER2 staining classes, in their order."""
-
-MEMBRANE = "membrane"
-"""Name of the bundled membrane scorer, the default classifier for IHC."""
 
 
 class PatchClassifier(Protocol):
@@ -77,49 +71,6 @@ class PatchClassifier(Protocol):
 
     def predict_and_measure(self, batch: RGB) -> tuple[Float32, Float32]:
         """`predict`, and beside it what the classifier measured of each patch (float32 N x M)."""
-
-
-def load_classifier(
-    name_or_path: str | Path = MEMBRANE, runtime: str = "auto", precision: str = "fp32"
-) -> PatchClassifier:
-    """Load a classifier.
-
-    Parameters
-    ----------
-    name_or_path : str or pathlib.Path
-        'membrane', or a JSON file of the same form as the bundled coefficients.
-    runtime : str
-        What computes a network. The membrane scorer is no network and takes 'auto' only.
-    precision : str
-        Of a network's numbers. The membrane scorer takes 'fp32' only.
-
-    Raises
-    ------
-    ClassifierError
-        There is no such classifier, its file is wrong, or it does not run as asked.
-    """
-    from wsi_her2.models.membrane.scorer import membrane_scorer
-
-    if (runtime, precision) != ("auto", "fp32"):
-        raise ClassifierError(
-            f"{name_or_path}: the membrane scorer is no network: it takes runtime 'auto' and precision 'fp32', "
-            f"not {runtime!r} and {precision!r}"
-        )
-
-    if str(name_or_path) == MEMBRANE:
-        content = (resources.files("wsi_her2.models.membrane") / "coefficients.json").read_bytes()
-        return membrane_scorer(content, source=f"the bundled classifier {MEMBRANE!r}")
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise ClassifierError(
-            f"{name_or_path}: neither the name of a bundled classifier ({MEMBRANE}) nor a file. "
-            "`wsi-her2 models list` shows what there is."
-        )
-    if path.suffix.lower() != ".json":
-        raise ClassifierError(
-            f"{path}: a classifier is a JSON file of membrane coefficients; {path.suffix or 'this'} is not read"
-        )
-    return membrane_scorer(path.read_bytes(), source=str(path))
 
 
 def content_sha256(content: bytes) -> str:
