@@ -183,8 +183,9 @@ class PatchStore:
             There is no such block, or the rows are not those of a block.
         """
         rows = slice(block * self._rows, (block + 1) * self._rows)
-        if not 0 <= block < len(self.done):
-            raise ValueError(f"block {block} of a store of {len(self.done)} blocks")
+        n_blocks = self._array("done").shape[0]
+        if not 0 <= block < n_blocks:
+            raise ValueError(f"block {block} of a store of {n_blocks} blocks")
         for name, given in (
             ("probabilities", probabilities),
             ("quality", quality),
