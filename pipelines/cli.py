@@ -36,6 +36,38 @@ class Modality(StrEnum):
     HE = "he"
 
 
+class Runtime(StrEnum):
+    """What computes a network."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """Of a network's numbers."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+class Augmentation(StrEnum):
+    """Orientations of a patch that are averaged: one, four, eight."""
+
+    NONE = "none"
+    FLIPS = "flips"
+    TURNS = "turns"
+
+
+class ExportFormat(StrEnum):
+    """Formats of other runtimes."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    TORCHSCRIPT = "torchscript"
+
+
 MppOption = Annotated[
     float | None, typer.Option("--mpp", help="Microns per level-0 pixel; overrides what the files say.")
 ]
@@ -50,9 +82,16 @@ SlideArgument = Annotated[Path, typer.Argument(help="A slide file.", show_defaul
 def score(
     inputs: Annotated[list[Path], typer.Argument(help="Slide files and folders of slides.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="Name of a classifier, or a path.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of a classifier, a model bundle, or a file.")] = None,
     modality: Annotated[Modality | None, typer.Option(help="What the slides are stained with.")] = None,
     mpp: MppOption = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="What computes a network; auto: the fastest on this machine.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Of a network's numbers.")] = None,
+    tta: Annotated[
+        Augmentation | None, typer.Option(help="Average a network over 1, 4 or 8 orientations of a patch.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     store_patches: Annotated[
@@ -74,6 +113,9 @@ def score(
                 "model": model,
                 "modality": modality.value if modality else None,
                 "mpp": mpp,
+                "runtime": runtime.value if runtime else None,
+                "precision": precision.value if precision else None,
+                "tta": tta.value if tta else None,
                 "store_patches": store_patches,
                 "compute.workers": workers,
                 "compute.scheduler": scheduler,
@@ -223,37 +265,118 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(EXIT_SOME_NOT_SCORED)
 
 
+BundleArgument = Annotated[Path, typer.Argument(help="Folder of a model bundle.", show_default=False)]
+NewBundleOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.", show_default=False)]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of images to quantise on and measure agreement on; digital phantoms by default."),
+]
+
+
 @models_app.command("list")
-def models_list(as_json: JsonOption = False) -> None:
-    """Bundled classifiers."""
-    from wsi_her2.models.loading import MEMBRANE, load_classifier
+def models_list(
+    folder: Annotated[Path | None, typer.Argument(help="Also the bundles in this folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bundled classifiers, and the bundles in a folder."""
+    from pipelines.models import list_models
 
     with _errors_explained():
-        bundled = [load_classifier(MEMBRANE)]
+        rows = list_models(folder)
     if as_json:
-        typer.echo(json.dumps([{"name": m.name, "modality": m.modality, "sha256": m.sha256} for m in bundled]))
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    for classifier in bundled:
-        typer.echo(f"{classifier.name}  {classifier.modality}  {', '.join(classifier.classes)}")
+    for row in rows:
+        state = "" if row["trained"] else "  not trained: no calls"
+        typer.echo(f"{row['name']}  {row['modality']}  {', '.join(row['classes'])}{state}")
 
 
 @models_app.command("show")
 def models_show(
-    name: Annotated[str, typer.Argument(help="Name of a classifier, or a path.")], as_json: JsonOption = False
+    name: Annotated[str, typer.Argument(help="Name of a classifier, a model bundle, or a file.")],
+    as_json: JsonOption = False,
 ) -> None:
     """The card of a classifier: classes, scale, what it was trained on, what was measured of it."""
-    from wsi_her2.models.loading import load_classifier
+    from pipelines.models import describe_model
 
     with _errors_explained():
-        classifier = load_classifier(name)
+        described = describe_model(name)
+    _print_mapping(described, as_json)
+
+
+@models_app.command("import-keras")
+def models_import_keras(
+    file: Annotated[Path, typer.Argument(help="Whole-model file of Keras (.h5).", show_default=False)],
+    output: NewBundleOption,
+    arch: Annotated[
+        str | None, typer.Option(help="pruneff1 ... pruneff5 or ather2: what the file must be; read from it else.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the outputs in their order, as 0,1+,2+,3+.", show_default=False)
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(min=0.05, max=20, help="um/px of the training images.")] = None,
+    modality: Annotated[Modality, typer.Option(help="Stain of the training images.")] = Modality.IHC,
+    trained_on: Annotated[
+        str | None, typer.Option(help="The training data in words; without it no call is produced.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; the folder's by default.")] = None,
+    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also make a graph in int8.")] = True,
+    calibration: CalibrationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model bundle from a file that the published training scripts saved."""
+    from pipelines.models import describe_model, import_keras
+
+    with _errors_explained(), _at_work("importing, quantising, comparing with torch"):
+        import_keras(
+            file,
+            output,
+            arch=arch,
+            classes=tuple(part.strip() for part in classes.split(",")) if classes else None,
+            mpp=mpp,
+            modality=modality.value,
+            trained_on=trained_on,
+            name=name,
+            int8=int8,
+            calibration=calibration,
+        )
+        described = describe_model(str(output))
+    _print_mapping({"bundle": str(output), **described}, as_json)
+
+
+@models_app.command("quantise")
+def models_quantise(
+    bundle: BundleArgument,
+    output: NewBundleOption,
+    calibration: CalibrationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A copy of a bundle whose int8 graph is made on your own images."""
+    from pipelines.models import describe_model, quantise
+
+    with _errors_explained(), _at_work("quantising"):
+        quantise(bundle, output, calibration)
+        described = describe_model(str(output))
+    _print_mapping({"bundle": str(output), **described}, as_json)
+
+
+@models_app.command("export")
+def models_export(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)],
+    form: Annotated[ExportFormat, typer.Option("--format", help="Of the file.")] = ExportFormat.ONNX,
+    precision: Annotated[Precision, typer.Option(help="Of the numbers.")] = Precision.FP32,
+    as_json: JsonOption = False,
+) -> None:
+    """A bundle's network for another runtime, preprocessing inside, checked after writing."""
+    from wsi_her2.models.bundle import read_bundle
+    from wsi_her2.models.export import export_bundle
+
+    with _errors_explained(), _at_work("exporting"):
+        exported = export_bundle(read_bundle(bundle), form.value, output, precision.value)
     described = {
-        "name": classifier.name,
-        "modality": classifier.modality,
-        "classes": list(classifier.classes),
-        "patch_px": classifier.patch_px,
-        "mpp": classifier.mpp,
-        "sha256": classifier.sha256,
-        **classifier.card,
+        "files": [str(path) for path in exported.files],
+        "max_difference": exported.max_difference,
     }
     _print_mapping(described, as_json)
 
@@ -292,6 +415,18 @@ def _errors_explained() -> Iterator[None]:
             "wsi-her2: interrupted. Finished slides and blocks are kept; the same command continues.", err=True
         )
         raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+@contextmanager
+def _at_work(doing: str) -> Iterator[None]:
+    """A sign of life on stderr where a person is looking."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing):
+        yield
 
 
 def _print_results(results: list[SlideResult], output: Path, as_json: bool) -> None:

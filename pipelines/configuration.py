@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wsi_her2.errors import ConfigurationError
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
-from wsi_her2.slides.grid import BLOCK_EDGE
 from wsi_her2.slides.stain import StainSettings
 from wsi_her2.slides.tissue import TissueSettings
 
@@ -27,7 +26,7 @@ class PatchSettings(_Section):
     """Which patches are scored and how they are grouped; see `wsi_her2.slides.grid`."""
 
     min_tissue: float = Field(0.5, gt=0, le=1)
-    block_edge: int = Field(BLOCK_EDGE, ge=1, le=64)
+    block_edge: int | None = Field(None, ge=1, le=64)
 
 
 class ConfidenceSettings(_Section):
@@ -50,6 +49,9 @@ class RunConfig(_Section):
     """Everything that decides what a run computes. `configs/default.yaml` describes each setting."""
 
     model: str | None = None
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    precision: Literal["fp32", "int8"] = "fp32"
+    tta: Literal["none", "flips", "turns"] = "none"
     modality: Literal["ihc", "he"] = "ihc"
     mpp: float | None = Field(None, gt=0)
     backend: Literal["auto", "openslide", "tiffslide"] = "auto"

@@ -19,7 +19,7 @@ def software_version() -> str:
         return "unknown"
 
 
-def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str) -> str:
+def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str, runtime: str) -> str:
     """Fingerprint of a slide under a configuration, a classifier and this version.
 
     Parameters
@@ -28,8 +28,11 @@ def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str) -> 
         Its name, size and time of last change stand for its content: hashing gigabytes would cost more than
         scoring them.
     config : RunConfig
-        Without `compute`, which changes how fast but not what.
+        Without `compute`, which changes how fast but not what, and without the model's path and the runtime that
+        was asked for, in whose place stand the two others.
     classifier_sha256 : str
+    runtime : str
+        The one that computes: two runtimes round differently.
 
     Returns
     -------
@@ -43,8 +46,9 @@ def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str) -> 
     stat = path.stat()
     described = {
         "slide": [path.name, stat.st_size, stat.st_mtime_ns],
-        "config": config.model_dump(mode="json", exclude={"compute"}),
+        "config": config.model_dump(mode="json", exclude={"compute", "model", "runtime"}),
         "classifier": classifier_sha256,
+        "runtime": runtime,
         "software": software_version(),
         "layout": LAYOUT,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -87,6 +88,15 @@ class Ledger:
         self.run.setdefault("started", now)
         self.run.update(state=state, **({} if state == "running" else {"ended": now}))
         write_json(self.output / RUN_FILE, self.run)
+
+
+def earlier_model(output: Path) -> dict[str, Any] | None:
+    """The model that an earlier run into a folder used; None where there was none."""
+    try:
+        model = json.loads((output / RUN_FILE).read_bytes()).get("model")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return model if isinstance(model, dict) else None
 
 
 def describe_run(

@@ -5,24 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from pipelines.cluster import connect
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import software_version
-from pipelines.ledger import Ledger, command_line, describe_run
+from pipelines.ledger import Ledger, command_line, describe_run, earlier_model
 from pipelines.progress import RunProgress
 from pipelines.results import partial_folder, publish, write_result
 from pipelines.schedule import SlideDone, SlideFailed, score_slides
 from pipelines.sources import PARTIAL_FOLDER, check_output, find_slides, known_slides, name_slides
 from pipelines.steps import SlideTask, model_info
-from wsi_her2.errors import ConfigurationError, HER2Error
+from wsi_her2.errors import ClassifierError, ConfigurationError, HER2Error, MissingExtra
 from wsi_her2.models.classifier import PatchClassifier
-from wsi_her2.models.loading import MEMBRANE, load_classifier
+from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
 from wsi_her2.reports.slide_report import write_slide_report
+from wsi_her2.scoring.call import tumour_classes_of
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 
 
@@ -72,21 +74,13 @@ def score(
         Finished slides and finished blocks are kept.
     """
     console = console or Console(stderr=True)
-    classifier = resolve_classifier(config)
     paths = find_slides(inputs)
     check_output(output, inputs)
     output = output.resolve()
+    choice, classifier = resolve_classifier(config, earlier_model(output))
     sources = name_slides(paths, known_slides(output))
-    name = config.model or MEMBRANE
     tasks = [
-        SlideTask(
-            source.slide_id,
-            source.path,
-            output,
-            config,
-            str(Path(name).resolve()) if Path(name).is_file() else name,
-            fresh,
-        )
+        SlideTask(source.slide_id, source.path, output, config, choice, classifier.sha256, fresh)
         for source in sources
     ]
     info = model_info(classifier)
@@ -119,8 +113,22 @@ def score(
     return RunSummary(output, tuple(by_slide[task.slide_id] for task in tasks if task.slide_id in by_slide))
 
 
-def resolve_classifier(config: RunConfig) -> PatchClassifier:
-    """Load the classifier of a configuration and see that it fits the modality.
+def resolve_classifier(
+    config: RunConfig, earlier: dict[str, Any] | None = None
+) -> tuple[ClassifierChoice, PatchClassifier]:
+    """Load the classifier of a configuration and see that it fits the modality and can be called.
+
+    Parameters
+    ----------
+    config : RunConfig
+    earlier : dict, optional
+        The model of an earlier run into the same folder. A runtime that was chosen then is taken again, so that
+        what is finished can be reused although the machine may be busier now.
+
+    Returns
+    -------
+    tuple of ClassifierChoice and PatchClassifier
+        The choice names a runtime, never 'auto', and an absolute path.
 
     Raises
     ------
@@ -131,13 +139,29 @@ def resolve_classifier(config: RunConfig) -> PatchClassifier:
             "no classifier for H&E is bundled: HER2 is not visible on H&E without a model trained on your own "
             "slides. Pass one with --model."
         )
-    classifier = load_classifier(config.model or MEMBRANE)
+    name = config.model or MEMBRANE
+    if name != MEMBRANE and Path(name).exists():
+        name = str(Path(name).resolve())
+    choice = ClassifierChoice(name, config.runtime, config.precision, config.tta)
+    classifier = _as_before(choice, earlier) or choice.load()
+    tumour_classes_of(classifier.classes)
     if classifier.modality != config.modality:
         raise ConfigurationError(
             f"the classifier {classifier.name!r} is for {classifier.modality}, but the run is for "
             f"{config.modality}: pass --modality {classifier.modality}, or another --model."
         )
-    return classifier
+    return replace(choice, runtime=classifier.runtime), classifier
+
+
+def _as_before(choice: ClassifierChoice, earlier: dict[str, Any] | None) -> PatchClassifier | None:
+    """The classifier in the runtime of an earlier run; None where nothing was chosen or it does not run here."""
+    if choice.runtime != "auto" or not earlier or earlier.get("precision") != choice.precision:
+        return None
+    try:
+        classifier = replace(choice, runtime=str(earlier.get("runtime"))).load()
+    except (ClassifierError, MissingExtra):
+        return None
+    return classifier if classifier.sha256 == earlier.get("sha256") else None
 
 
 def record_failure(task: SlideTask, error: BaseException, config: RunConfig, model: ModelInfo) -> SlideResult:

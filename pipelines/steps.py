@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,9 +24,9 @@ from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
-from wsi_her2.errors import ConfigurationError, SlideReadError, StoreError
+from wsi_her2.errors import ClassifierError, ConfigurationError, SlideReadError, StoreError
 from wsi_her2.models.classifier import OTHER, PatchClassifier
-from wsi_her2.models.loading import load_classifier
+from wsi_her2.models.loading import ClassifierChoice
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
@@ -56,8 +57,10 @@ class SlideTask:
     output : pathlib.Path
         Folder of the run.
     config : RunConfig
-    classifier : str
-        Name or path.
+    classifier : ClassifierChoice
+        With the runtime that was chosen for the whole run.
+    classifier_sha256 : str
+        Of the classifier as the run began.
     fresh : bool
         Whether to ignore what earlier runs left.
     """
@@ -66,7 +69,8 @@ class SlideTask:
     path: Path
     output: Path
     config: RunConfig
-    classifier: str
+    classifier: ClassifierChoice
+    classifier_sha256: str
     fresh: bool = False
 
     @property
@@ -127,6 +131,9 @@ def model_info(classifier: PatchClassifier) -> ModelInfo:
         patch_px=classifier.patch_px,
         mpp=classifier.mpp,
         card=dict(classifier.card),
+        runtime=classifier.runtime,
+        precision=classifier.precision,
+        augmentation=classifier.augmentation,
     )
 
 
@@ -140,8 +147,8 @@ def prepare_slide(task: SlideTask) -> Prepared:
     """
     started = time.perf_counter()
     _settle_process()
-    classifier = load_classifier(task.classifier)
-    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256)
+    classifier = _classifier(task.classifier, task.classifier_sha256)
+    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256, classifier.runtime)
     if not task.fresh:
         earlier = read_result(task.output / task.slide_id)
         if earlier is not None and earlier.fingerprint == fingerprint and earlier.status != "failed":
@@ -242,7 +249,7 @@ def finish_slide(task: SlideTask, block_seconds: float) -> SlideResult:
     if plan is None:
         raise StoreError(f"{task.partial}: the plan of the slide is gone. Run again.")
     store = PatchStore.open(task.partial / STORE)
-    classifier = load_classifier(task.classifier)
+    classifier = _classifier(task.classifier, task.classifier_sha256)
     return _publish(task, plan, store, classifier, [], block_seconds)
 
 
@@ -350,7 +357,25 @@ def _open_planned(task: SlideTask, fingerprint: str) -> _Job:
         raise SlideReadError(f"{task.path}: the slide has gone or changed since it was opened")
     store = PatchStore.open(task.partial / STORE)
     glass = StainCorrection("white-point", plan.white_point.rgb)
-    return _Job(slide, store, store.grid, glass, plan.stain, load_classifier(task.classifier))
+    classifier = _classifier(task.classifier, task.classifier_sha256)
+    return _Job(slide, store, store.grid, glass, plan.stain, classifier)
+
+
+_LOADING = threading.Lock()
+
+
+def _classifier(choice: ClassifierChoice, sha256: str) -> PatchClassifier:
+    """The classifier of a run, loaded once in a process, whatever the number of its threads."""
+    with _LOADING:
+        return _loaded(choice, sha256)
+
+
+@lru_cache(maxsize=2)
+def _loaded(choice: ClassifierChoice, sha256: str) -> PatchClassifier:
+    classifier = choice.load()
+    if classifier.sha256 != sha256:
+        raise ClassifierError(f"{choice.name_or_path}: the classifier has changed since the run began. Run again.")
+    return classifier
 
 
 def _settle_process() -> None:

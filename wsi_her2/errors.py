@@ -51,6 +51,10 @@ class ClassifierError(HER2Error, ValueError):
     """A classifier cannot be loaded, or its description is wrong."""
 
 
+class MissingExtra(HER2Error, ImportError):
+    """An optional package is needed that is not installed; the message has the line that installs it."""
+
+
 class OutputError(HER2Error, OSError):
     """Results cannot be written where they were asked for."""
 

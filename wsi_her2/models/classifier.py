@@ -36,7 +36,14 @@ class PatchClassifier(Protocol):
         Scale of a patch, um/px.
     modality : {'ihc', 'he'}
     trained : bool
-        False for weights that were never fitted to anything; they cannot produce a call.
+        False for weights that were never fitted to anything, or of which nobody says to what; they cannot produce
+        a call.
+    runtime : str
+        What computes: 'numpy', 'torch', 'onnx' or 'openvino'.
+    precision : str
+        Of the numbers: 'fp32' or 'int8'.
+    augmentation : str
+        Orientations that are averaged: 'none', 'flips' or 'turns'.
     card : dict of str to object
         Origin, training data and measured agreement, for people.
     measure_names : tuple of str
@@ -59,6 +66,12 @@ class PatchClassifier(Protocol):
     def modality(self) -> Modality: ...  # noqa: D102
     @property
     def trained(self) -> bool: ...  # noqa: D102
+    @property
+    def runtime(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def augmentation(self) -> str: ...  # noqa: D102
     @property
     def card(self) -> dict[str, object]: ...  # noqa: D102
     @property

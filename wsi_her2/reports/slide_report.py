@@ -23,7 +23,7 @@ from wsi_her2.reports.wording import (
     her2_low_in_words,
     margin_in_words,
 )
-from wsi_her2.scoring.result import SlideResult
+from wsi_her2.scoring.result import ModelInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.slide import Overview
 from wsi_her2.slides.tissue import TissueMask
@@ -169,6 +169,13 @@ def _examples(examples: Examples, classes: tuple[str, ...]) -> list[dict[str, An
     return shown
 
 
+def _computed_by(model: ModelInfo) -> str:
+    text = f"{model.runtime}, {model.precision}"
+    if model.augmentation == "none":
+        return text
+    return f"{text}, averaged over {'four' if model.augmentation == 'flips' else 'eight'} orientations"
+
+
 def _provenance(result: SlideResult) -> list[tuple[str, str]]:
     reader, white, stain, model = result.reader, result.white_point, result.stain, result.model
     rows = [("File", result.path), ("Modality", {"ihc": "IHC", "he": "H&E"}.get(result.modality, result.modality))]
@@ -200,6 +207,7 @@ def _provenance(result: SlideResult) -> list[tuple[str, str]]:
         *rows,
         ("Model", f"{model.name}; {model.patch_px} px at {model.mpp:g} µm/px; classes {', '.join(model.classes)}"),
         ("Model sha256", model.sha256),
+        ("Computed by", _computed_by(model)),
         ("Calibration", result.calibration),
         ("Software", f"wsi-her2 {result.version}"),
         ("Fingerprint", result.fingerprint or "none"),

@@ -105,12 +105,7 @@ def call_slide(
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
         raise ValueError(f"{len(classes)} classes for probabilities of shape {probabilities.shape}")
-    tumour_classes = [name for name in classes if name != _OTHER]
-    if tuple(tumour_classes) not in (SCORES, _BINARY):
-        raise ClassifierError(
-            f"classes {', '.join(classes)} cannot be called; a classifier has {', '.join(SCORES)} "
-            f"or {' and '.join(_BINARY)}, in this order, with or without {_OTHER!r} before them"
-        )
+    tumour_classes = tumour_classes_of(classes)
     thresholds = thresholds or Thresholds()
     kept = ~np.isnan(probabilities).any(axis=1)
     weight = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
@@ -142,6 +137,23 @@ def call_slide(
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, shared)
     return _binary(percentages, drawn, thresholds, shared)
+
+
+def tumour_classes_of(classes: tuple[str, ...]) -> list[str]:
+    """The classes that are tumour, in order.
+
+    Raises
+    ------
+    ClassifierError
+        No call can be made from such classes.
+    """
+    tumour_classes = [name for name in classes if name != _OTHER]
+    if tuple(tumour_classes) not in (SCORES, _BINARY):
+        raise ClassifierError(
+            f"classes {', '.join(classes)} cannot be called; a classifier has {', '.join(SCORES)} "
+            f"or {' and '.join(_BINARY)}, in this order, with or without {_OTHER!r} before them"
+        )
+    return tumour_classes
 
 
 def _graded(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:

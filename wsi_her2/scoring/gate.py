@@ -170,7 +170,12 @@ def gate_patches(
     reasons = []
     if not trained:
         reasons.append(
-            GateReason("untrained", "the classifier's weights were never trained: train it first", 0, 1)
+            GateReason(
+                "untrained",
+                "nothing says that the classifier was trained: train it, or import it with --trained-on",
+                0,
+                1,
+            )
         )
     if unreadable_fraction > limits.max_unreadable_fraction:
         reasons.append(

@@ -37,7 +37,7 @@ class ReaderInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What scored the patches."""
+    """What scored the patches; see `wsi_her2.models.classifier.PatchClassifier`."""
 
     name: str
     sha256: str
@@ -45,6 +45,9 @@ class ModelInfo:
     patch_px: int
     mpp: float
     card: dict[str, Any] = field(default_factory=dict)
+    runtime: str = "numpy"
+    precision: str = "fp32"
+    augmentation: str = "none"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from wsi_her2.slides.tissue import TissueMask
 BLOCK_EDGE = 8
 """Patches along a block's side: 64 patches a chunk, which Zarr writes twice as fast as one patch a chunk."""
 
+MAX_BLOCK_PX = 2048
+"""Side of a block beyond which it holds fewer patches, so that memory does not grow with the patch."""
+
 MAX_ENLARGEMENT = 1.5
 """How much coarser than the classifier's scale a slide may be before its patches hold too little detail."""
 
@@ -100,7 +103,7 @@ def plan_patches(
     mpp: float,
     *,
     min_tissue: float = 0.5,
-    block_edge: int = BLOCK_EDGE,
+    block_edge: int | None = None,
 ) -> PatchGrid:
     """Lay a grid of patches over the tissue of a slide.
 
@@ -114,8 +117,8 @@ def plan_patches(
         Scale of the patches, um/px.
     min_tissue : float
         Least share of tissue of a patch that is scored.
-    block_edge : int
-        Patches along the side of a block.
+    block_edge : int, optional
+        Patches along the side of a block; by default as many as `MAX_BLOCK_PX` holds, at most `BLOCK_EDGE`.
 
     Raises
     ------
@@ -128,6 +131,7 @@ def plan_patches(
             f"to {MAX_ENLARGEMENT * mpp:g}. Scan at 20x or more, or pass the true scale with --mpp if it is wrong."
         )
     patch_px0 = max(1, round(patch_px * mpp / slide.mpp))
+    block_edge = block_edge or max(1, min(BLOCK_EDGE, MAX_BLOCK_PX // patch_px))
     block_px0 = block_edge * patch_px0
     bounds = slide.bounds
     columns, rows = -(-bounds.width // block_px0), -(-bounds.height // block_px0)

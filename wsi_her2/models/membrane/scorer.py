@@ -113,6 +113,9 @@ class MembraneScorer:
     classes: tuple[str, ...] = (OTHER, *GRADES)
     measure_names: tuple[str, ...] = MEASURES
     trained: bool = True
+    runtime: str = "numpy"
+    precision: str = "fp32"
+    augmentation: str = "none"
 
     def predict(self, batch: RGB) -> Float32:
         """Class probabilities (float32 N x 5) of patches with the white point at 255 (uint8 N x H x W x 3)."""

@@ -1,0 +1,46 @@
+"""ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_her2.errors import ClassifierError
+from wsi_her2.models.runtimes.session import THREADS, RuntimeName
+from wsi_her2.slides.backends import RGB
+
+
+class OnnxSession:
+    """A graph in ONNX Runtime.
+
+    Parameters
+    ----------
+    graph : bytes
+        An ONNX file. Given as bytes so that it cannot refer to other files.
+    threads : int
+
+    Raises
+    ------
+    ClassifierError
+        The graph does not load.
+    """
+
+    runtime: RuntimeName = "onnx"
+    device = "cpu"
+
+    def __init__(self, graph: bytes, threads: int = THREADS) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no other base class
+            raise ClassifierError(f"ONNX Runtime cannot load the graph: {str(error)[:300]}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, images: RGB) -> npt.NDArray[np.float32]:
+        """Probabilities (float32 N x K) of patches (uint8 N x H x W x 3)."""
+        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
