@@ -148,6 +148,9 @@ _CHECKS: dict[str, Callable[[], str]] = {
 }
 
 _OPTIONAL = {
-    "torch": ("torch", "training and the reference runtime"),
+    "torch": ("torch", "training, import from Keras and the reference runtime"),
+    "timm": ("torch", "the networks in torch"),
+    "onnx": ("torch", "quantising to int8"),
+    "h5py": ("torch", "import from Keras"),
     "openvino": ("openvino", "a faster runtime on Intel processors"),
 }
