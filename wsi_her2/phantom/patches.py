@@ -188,7 +188,7 @@ def _draw_scene(
     number, count = task
     rng = np.random.default_rng([seed, 17, number])
     side_px = 2 * patch_px + round(16 / mpp)
-    spec = _scene_spec(rng, side_px * mpp / 1000, mpp, looks, modality)
+    spec = draw_scene_spec(rng, side_px * mpp / 1000, mpp, looks, modality)
     phantom = make_phantom(spec, filled=True)
     places = [(i % 2, i // 2) for i in range(4)]
     order = rng.permutation(4)
@@ -215,9 +215,24 @@ def _draw_scene(
     )
 
 
-def _scene_spec(
+def draw_scene_spec(
     rng: np.random.Generator, side_mm: float, mpp: float, looks: tuple[LookName, ...], modality: Modality
 ) -> PhantomSpec:
+    """A small scene of any tissue and composition, for training.
+
+    Parameters
+    ----------
+    rng
+        Decides everything.
+    side_mm
+        Width and height.
+    mpp
+        Microns per pixel.
+    looks
+        Looks to draw from.
+    modality
+        Stain.
+    """
     # Mostly one class with its neighbours, as in real fields of view, and now and then anything at all.
     main = int(rng.integers(4))
     concentration = np.full(4, 0.25)
