@@ -237,16 +237,22 @@ def phantom(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="Name of a preset, or a YAML file.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)],
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="File (membrane) or folder (network) to write.", show_default=False),
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that draw, threads that train; one per core by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a classifier as a configuration says."""
+    """Fit a classifier as a configuration says. A network's training that was interrupted goes on."""
     from pipelines.train import train as run_train
 
     with _errors_explained():
         card = run_train(config, output, workers)
-    _print_mapping({"file": str(output), **card}, as_json)
+    shown = card if as_json else {key: value for key, value in card.items() if key not in ("history", "confusion")}
+    _print_mapping({"file": str(output), **shown}, as_json)
 
 
 @app.command()

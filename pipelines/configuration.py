@@ -56,7 +56,7 @@ class RunConfig(_Section):
     mpp: float | None = Field(None, gt=0)
     backend: Literal["auto", "openslide", "tiffslide"] = "auto"
     store_patches: bool = False
-    percentages: Literal["counts", "corrected"] = "counts"
+    percentages: Literal["counts", "shares", "corrected"] | None = None
     tissue: TissueSettings = TissueSettings()
     patches: PatchSettings = PatchSettings()
     stain: StainSettings = StainSettings()

@@ -300,6 +300,7 @@ def _result_of(
             thresholds=task.config.thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
             confusion=_confusion(task.config, classifier),
+            shares=classifier.outputs == "shares" and task.config.percentages != "counts",
         )
     return SlideResult(
         slide_id=task.slide_id,
@@ -323,13 +324,18 @@ def _result_of(
     )
 
 
+_SUITABLE = {"classes": "counts", "shares": "corrected"}
+"""How percentages are made where nothing was asked for, by what a classifier's outputs are."""
+
+
 def _confusion(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[np.float64] | None:
-    if config.percentages == "counts":
+    asked = config.percentages or _SUITABLE[classifier.outputs]
+    if asked != "corrected":
         return None
     if classifier.confusion is None:
         raise ConfigurationError(
             f"the confusion matrix of {classifier.name!r} was never measured, so that percentages cannot be "
-            "corrected by it: set percentages to counts"
+            "corrected by it: set percentages to counts or shares"
         )
     return np.asarray(classifier.confusion, np.float64)
 

@@ -2,100 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import Progress
 
-from pipelines.cluster import available_cores
 from pipelines.configuration import read_mapping
-from pipelines.fingerprint import software_version
-from wsi_her2.errors import ConfigurationError, OutputError
-from wsi_her2.learning.membrane import MeasuredPatches, describe, draw_examples, fit_membrane_scorer, join
-from wsi_her2.phantom.composition import LookName
-from wsi_her2.reports.atomic import text_beside
+from pipelines.train_membrane import MembraneTraining, train_membrane
+from pipelines.train_network import NetworkTraining, train_network
+from wsi_her2.errors import ConfigurationError
 
-
-class MembraneTraining(BaseModel):
-    """How the membrane scorer is fitted.
-
-    `looks` are the laboratories and scanners to draw, `patches_per_look` patches of each; `penalty` weighs the
-    squared coefficients.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["membrane"]
-    name: str = Field(min_length=1)
-    looks: tuple[LookName, ...] = Field(min_length=1)
-    patches_per_look: int = Field(ge=200)
-    seed: int = Field(ge=0)
-    penalty: float = Field(1e-3, ge=0)
+_KINDS = ("membrane", "network")
 
 
 def train(
     config: str | Path, output: Path, workers: int | None = None, console: Console | None = None
 ) -> dict[str, Any]:
-    """Fit a classifier and write its file.
+    """Fit a classifier and write it.
 
     Parameters
     ----------
     config : str or pathlib.Path
         Name of a preset, or a YAML file.
     output : pathlib.Path
-        The JSON file to write.
+        The JSON file of a membrane scorer, or the folder of a network's training.
     workers : int, optional
-        Processes; one per core by default. The result does not depend on it.
+        Processes; one per core by default.
     console : rich.console.Console, optional
         Where progress goes; stderr by default.
 
     Returns
     -------
     dict
-        The card of the classifier.
+        What was measured, and the card.
 
     Raises
     ------
-    ConfigurationError, OutputError
+    ConfigurationError, OutputError, DatasetError, MissingExtra
     """
     source, described = read_mapping(config)
+    kind = str(described.get("kind"))
+    if kind not in _KINDS:
+        raise ConfigurationError(f"{source}: kind is {kind!r}; there are {' and '.join(_KINDS)}")
     try:
-        settings = MembraneTraining.model_validate(described)
+        if kind == "membrane":
+            return train_membrane(MembraneTraining.model_validate(described), output, workers, console)
+        return train_network(NetworkTraining.model_validate(described), output, workers, console)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{source}: {wrong}") from error
-    fit = fit_membrane_scorer(_draw(settings, workers or available_cores(), console), penalty=settings.penalty)
-    card = {
-        "origin": "two regressions on measures of membrane staining, fitted on digital phantoms",
-        "trained_on": f"{settings.patches_per_look * len(settings.looks)} patches of digital phantoms "
-        f"(looks: {', '.join(settings.looks)}; seed {settings.seed}), no tissue of patients",
-        "checked_on": "digital phantoms and five tissue-microarray cores; see docs/accuracy.md",
-        "validated": False,
-        "version": software_version(),
-    }
-    content = describe(fit, settings.name, card)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with text_beside(output) as stream:
-            stream.write(json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
-    written: dict[str, Any] = content["card"]
-    return written
-
-
-def _draw(settings: MembraneTraining, workers: int, console: Console | None) -> MeasuredPatches:
-    """MeasuredPatches of each look; each look has scenes of its own."""
-    parts: list[MeasuredPatches] = []
-    with Progress(console=console or Console(stderr=True)) as progress:
-        bar = progress.add_task("patches", total=settings.patches_per_look * len(settings.looks))
-        for number, look in enumerate(settings.looks):
-            drawn = []
-            for part in draw_examples(settings.patches_per_look, (look,), settings.seed + number, workers):
-                drawn.append(part)
-                progress.advance(bar, len(part))
-            parts.append(join(drawn).renumbered(number * settings.patches_per_look))
-    return join(parts)

@@ -114,7 +114,7 @@ class Fields:
 def class_shares(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
     """Shares of the classes among the decided labels (float32 ... x 5) of maps (int8 ... x h x w)."""
     counts = np.stack([(labels == index).sum(axis=(-2, -1)) for index in range(len(FIELD_CLASSES))], axis=-1)
-    return (counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)).astype(np.float32)
+    return np.asarray(counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1), np.float32)
 
 
 def rendered_fields(
@@ -163,9 +163,7 @@ def _render_into(
     folder: Path, settings: FieldSettings, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
     side, edge = settings.field_px, settings.field_px // LABEL_PX
-    pixels = np.lib.format.open_memmap(
-        folder / "pixels.npy", "w+", np.uint8, (settings.count, side, side, 3)
-    )
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (settings.count, side, side, 3))
     labels = np.zeros((settings.count, edge, edge), np.int8)
     draw = partial(_draw_field, settings)
     if workers == 1:
@@ -213,7 +211,7 @@ def _label(phantom: Phantom, body: npt.NDArray[np.uint8], start: int, edge: int)
     step = body.shape[0] // edge
 
     def share(kinds: tuple[Tissue, ...]) -> npt.NDArray[np.float64]:
-        return np.isin(body, kinds).reshape(edge, step, edge, step).mean(axis=(1, 3))
+        return np.asarray(np.isin(body, kinds).reshape(edge, step, edge, step).mean(axis=(1, 3)))
 
     labels = np.zeros((edge, edge), np.int8)
     labels[share((Tissue.IN_SITU, Tissue.NORMAL_DUCT)) > 0.25] = UNDECIDED

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 
 from wsi_her2.errors import ClassifierError, OutputError
-from wsi_her2.models.classifier import Modality, content_sha256
+from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.slides.backends import RGB
 
@@ -119,6 +119,12 @@ class BundleCard(_Part):
         For one patch, of the network as published.
     version : str
         Of the software that wrote the bundle.
+    outputs : {'classes', 'shares'}
+        What the outputs are; see `wsi_her2.models.classifier.PatchClassifier`.
+    confusion : tuple of tuple of float or None
+        Row: true class; column: share found for it, on patches that training never saw.
+    statements : dict of str to str
+        More for people: what was measured of the model, by label.
     graphs : dict of str to Graph
         By precision.
     """
@@ -136,12 +142,23 @@ class BundleCard(_Part):
     parameters: int = Field(ge=1)
     multiply_adds: int = Field(ge=1)
     version: str
+    outputs: Outputs = "classes"
+    confusion: tuple[tuple[float, ...], ...] | None = None
+    statements: dict[str, str] = Field(default_factory=dict)
     graphs: dict[Precision, Graph] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _classes_fit(self) -> BundleCard:
         if len(self.classes) != self.architecture.n_classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {self.classes} for {self.architecture.n_classes} outputs")
+        if self.confusion is not None:
+            rows = np.asarray(self.confusion, np.float64)
+            if (
+                rows.shape != (len(self.classes),) * 2
+                or (rows < 0).any()
+                or not np.allclose(rows.sum(axis=1), 1, atol=1e-3)
+            ):
+                raise ValueError("confusion must have a row for each class, of shares that sum to 1")
         return self
 
 
@@ -219,6 +236,7 @@ class Bundle:
             "multiply_adds": card.multiply_adds,
             "preprocessing": card.preprocessing,
             "version": card.version,
+            **card.statements,
         }
         if not card.mpp_stated:
             described["scale"] = "assumed: nobody stated the um/px of the training images"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from wsi_her2.slides.backends import RGB
 
 Modality = Literal["ihc", "he"]
+Outputs = Literal["classes", "shares"]
 Float32 = npt.NDArray[np.float32]
 
 OTHER = "other"
@@ -40,6 +41,9 @@ class PatchClassifier(Protocol):
         a call.
     runtime : str
         What computes: 'numpy', 'torch', 'onnx' or 'openvino'.
+    outputs : {'classes', 'shares'}
+        What a row of `predict` is: the probabilities of what the patch is, or the share of the patch that each
+        class is expected to cover.
     precision : str
         Of the numbers: 'fp32' or 'int8'.
     augmentation : str
@@ -49,7 +53,8 @@ class PatchClassifier(Protocol):
     measure_names : tuple of str
         Names of the columns of `measure`; empty for a classifier that measures nothing.
     confusion : tuple of tuple of float or None
-        Row: true class; column: share of it that is assigned to each class. None where it was never measured.
+        Row: true class; column: share of it that is assigned to each class, or found as it. None where it was
+        never measured.
     """
 
     @property
@@ -68,6 +73,8 @@ class PatchClassifier(Protocol):
     def trained(self) -> bool: ...  # noqa: D102
     @property
     def runtime(self) -> str: ...  # noqa: D102
+    @property
+    def outputs(self) -> Outputs: ...  # noqa: D102
     @property
     def precision(self) -> str: ...  # noqa: D102
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from wsi_her2.errors import ClassifierError
 from wsi_her2.models.augmentation import Augmentation, averaged
 from wsi_her2.models.bundle import Bundle, Precision
-from wsi_her2.models.classifier import Float32, Modality
+from wsi_her2.models.classifier import Float32, Modality, Outputs
 from wsi_her2.models.runtimes.session import Session, run_in_batches
 from wsi_her2.slides.backends import RGB
 
@@ -32,7 +32,6 @@ class NetworkClassifier:
     precision: Precision = "fp32"
     augmentation: Augmentation = "none"
     measure_names: tuple[str, ...] = ()
-    confusion: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +72,16 @@ class NetworkClassifier:
     def card(self) -> dict[str, object]:
         """For people."""
         return self.bundle.described
+
+    @property
+    def outputs(self) -> Outputs:
+        """Whether a row is what a patch is, or what it holds."""
+        return self.bundle.card.outputs
+
+    @property
+    def confusion(self) -> tuple[tuple[float, ...], ...] | None:
+        """What is found for each true class."""
+        return self.bundle.card.confusion
 
     @property
     def runtime(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from wsi_her2.models.bundle import (
     write_bundle,
 )
 from wsi_her2.models.calibration import CalibrationPatches
-from wsi_her2.models.classifier import Modality, content_sha256
+from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.extras import need
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.models.runtimes.onnx_session import OnnxSession
@@ -59,6 +59,10 @@ class Identity:
     origin : str
     version : str
         Of the software.
+    outputs : {'classes', 'shares'}
+    confusion : tuple of tuple of float or None
+    statements : dict of str to str
+        See `wsi_her2.models.bundle.BundleCard`.
     """
 
     name: str
@@ -69,6 +73,9 @@ class Identity:
     training: Training
     origin: str
     version: str
+    outputs: Outputs = "classes"
+    confusion: tuple[tuple[float, ...], ...] | None = None
+    statements: dict[str, str] = field(default_factory=dict)
 
 
 def pack(
@@ -140,6 +147,9 @@ def pack(
         parameters=count_parameters(network),
         multiply_adds=count_multiply_adds(network, architecture.patch_px),
         version=identity.version,
+        outputs=identity.outputs,
+        confusion=identity.confusion,
+        statements=identity.statements,
         graphs=described,
     )
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

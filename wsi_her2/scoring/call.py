@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
 from wsi_her2.scoring.confidence import resample
-from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts
+from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, share_counts
 from wsi_her2.scoring.rule import GROUPS, SCORES, Score, Thresholds, apply_rule, scores_of
 
 Float64 = npt.NDArray[np.float64]
@@ -79,6 +79,7 @@ def call_slide(
     *,
     blocks: npt.NDArray[np.int64] | None = None,
     confusion: npt.NDArray[np.float64] | None = None,
+    shares: bool = False,
 ) -> SlideCall:
     """Call a slide from the probabilities of its patches.
 
@@ -95,6 +96,8 @@ def call_slide(
         Spatial block of each patch, for the bootstrap; by default each patch is one.
     confusion : float64 K x K, optional
         The classifier's own, rows true; the counts are corrected by it.
+    shares : bool
+        Whether the probabilities are shares of each patch, which are added up, instead of what the patch may be.
 
     Raises
     ------
@@ -120,7 +123,8 @@ def call_slide(
     is_tumour = np.isin(labels, [classes.index(name) for name in tumour_classes])
     if not weight[kept][is_tumour].sum() > 0:
         raise ValueError("none of the patches is tumour, so there is nothing to call")
-    counts = _sum_by_block(hard_counts(scored, weight[kept]), group[kept])
+    count = share_counts if shares else hard_counts
+    counts = _sum_by_block(count(scored, weight[kept]), group[kept])
 
     def estimate(totals: Float64) -> Float64:
         return _tumour_percentages(totals, classes, tumour_classes, confusion)

@@ -1,8 +1,10 @@
 """How much of the tumour is of each class: proportions, estimated as such.
 
-The mean of softmax outputs is not a proportion: a truly negative core carries 18 to 26 % of soft "1+". What is
-counted here is the most probable class of each patch, and where the classifier's own confusion matrix is known
-the counts are corrected by it (class-prior estimation; Saerens 2002, Lipton 2018).
+The mean of softmax outputs is not a proportion: a truly negative core carries 18 to 26 % of soft "1+". For a
+classifier that tells what a patch is, the most probable class of each patch is counted. A classifier that was
+fitted to the share that each class has in a patch gives shares, which are added up; they still lean towards what it
+saw in training. In either case, where it is known what the classifier makes of each true class, its confusion or
+response matrix, the sums are corrected by it (class-prior estimation; Saerens 2002, Bella 2010, Lipton 2018).
 """
 
 from __future__ import annotations
@@ -29,6 +31,43 @@ def hard_counts(probabilities: npt.NDArray[np.float32], weights: Float64) -> Flo
     counted = np.zeros(probabilities.shape, np.float64)
     counted[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = weights
     return counted
+
+
+def share_counts(probabilities: npt.NDArray[np.float32], weights: Float64) -> Float64:
+    """Weight of each class in each patch, for a classifier whose outputs are shares.
+
+    Parameters
+    ----------
+    probabilities : float32 N x K
+    weights : float64 N
+
+    Returns
+    -------
+    float64 N x K
+    """
+    return np.asarray(probabilities, np.float64) * weights[:, None]
+
+
+def response_matrix(found: npt.NDArray[np.float32], true: npt.NDArray[np.float32]) -> Float64:
+    """What a classifier makes of a patch that is all of one class, from patches that are mixed.
+
+    Parameters
+    ----------
+    found, true : float32 N x K
+        Shares that the classifier gives and true ones, of patches that it was not fitted to.
+
+    Returns
+    -------
+    float64 K x K
+        Row: true class; column: share found for it; rows sum to 1. The least-squares solution of
+        found = true @ response, kept from 0 on. A class that no patch holds stands for itself.
+    """
+    classes = true.shape[1]
+    response = np.eye(classes)
+    held = np.flatnonzero(true.sum(axis=0) > 0)
+    solved = np.linalg.lstsq(true[:, held].astype(np.float64), found.astype(np.float64), rcond=None)[0]
+    response[held] = np.maximum(solved, 0)
+    return np.asarray(response / np.maximum(response.sum(axis=1, keepdims=True), 1e-12))
 
 
 def correct_by_confusion(

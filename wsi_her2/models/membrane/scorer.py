@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsi_her2.errors import ClassifierError
-from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, content_sha256
+from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, Outputs, content_sha256
 from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_patches
 from wsi_her2.slides.backends import RGB
 
@@ -113,6 +113,7 @@ class MembraneScorer:
     classes: tuple[str, ...] = (OTHER, *GRADES)
     measure_names: tuple[str, ...] = MEASURES
     trained: bool = True
+    outputs: Outputs = "classes"
     runtime: str = "numpy"
     precision: str = "fp32"
     augmentation: str = "none"

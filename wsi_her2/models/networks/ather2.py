@@ -65,18 +65,23 @@ class Ather2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (float32 N x head_units) of images (float32 N x 3 x H x W, 0 to 255)."""
+        return self.body(images / HALF_SCALE - 1)[0]
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the features of the right branch (float32 N x 128 x H / 16 x W / 16)."""
         return self.body(images / HALF_SCALE - 1)
 
-    def body(self, scaled: Tensor) -> Tensor:
-        """Logits of images from -1 to 1."""
+    def body(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of images from -1 to 1, and the features of the right branch."""
         stem = _pooled(self.stem(scaled), 2, 2)
         left = self.dropout(_pooled(self.left1(stem), 3, 2))
         left = self.dropout(_pooled(self.left2(self.cbam(left)), 3, 2))
         right = _pooled(self.right1a(stem), 3, 1)
         right = self.right_norm(_pooled(self.right1b(right), 3, 2))
-        right = _pooled(self.right2(right), 3, 3)
+        features = _leaky(self.right2(right))
+        right = functional.max_pool2d(features, 3, 3)
         both = torch.cat([left.mean(dim=(2, 3)), right.mean(dim=(2, 3))], dim=1)
-        return self.out(_leaky(self.hidden(both)))  # type: ignore[no-any-return]
+        return self.out(_leaky(self.hidden(both))), features
 
 
 def _leaky(features: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class _Ather2ForInference(nn.Module):
         _scale_inputs(network.stem, [1 / HALF_SCALE] * 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.inner.body(images - HALF_SCALE)
+        return self.inner.body(images - HALF_SCALE)[0]
 
 
 def for_inference(network: PrunEff | Ather2) -> nn.Module:

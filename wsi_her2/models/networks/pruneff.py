@@ -46,9 +46,13 @@ class PrunEff(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (float32 N x head_units) of images (float32 N x 3 x H x W, 0 to 255)."""
+        return self.with_features(images)[0]
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the features that they are made of (float32 N x C x H' x W')."""
         mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
         body = self.body((images / 255 - mean[:, None, None]) / std[:, None, None])
-        return self.head(self.neck(body).mean(dim=(2, 3)))
+        return self.head(self.neck(body).mean(dim=(2, 3))), body
 
     def body(self, scaled: Tensor) -> Tensor:
         """What the last kept block makes of scaled images (float32 N x C x H' x W')."""
