@@ -2,7 +2,7 @@
 
 The mean of softmax outputs is not a proportion: a truly negative core carries 18 to 26 % of soft "1+". For a
 classifier that tells what a patch is, the most probable class of each patch is counted. A classifier that was
-fitted to the share that each class has in a patch gives shares, which are added up; they still lean towards what it
+fitted to the share that each class has in a patch gives shares, which are added up; they still lean to what it
 saw in training. In either case, where it is known what the classifier makes of each true class (its confusion or
 response matrix), the sums are corrected by it (class-prior estimation; Saerens 2002, Bella 2010, Lipton 2018).
 """
