@@ -51,6 +51,18 @@ class ClassifierError(HER2Error, ValueError):
     """A classifier cannot be loaded, or its description is wrong."""
 
 
+class DatasetError(HER2Error, ValueError):
+    """A training data set holds nothing that can be used, has changed, or contradicts itself.
+
+    Attributes
+    ----------
+    findings : tuple
+        All that was found wrong while it was read (`wsi_her2.learning.datasets.Finding`); may be empty.
+    """
+
+    findings: tuple[object, ...] = ()
+
+
 class MissingExtra(HER2Error, ImportError):
     """An optional package is needed that is not installed; the message has the line that installs it."""
 

@@ -34,7 +34,7 @@ _DRAWN_MPP = 0.25
 TUMOUR_FROM = 0.2
 """Share of a patch's area from which it counts as tumour; the logistic target is 0.5 there."""
 
-_UNDECIDED_SHARE = 0.08
+UNDECIDED_SHARE = 0.08
 """Patches with more in-situ or normal epithelium are left out: by its look it cannot be told from tumour."""
 
 TUMOUR_MEASURES = {
@@ -153,7 +153,7 @@ def draw_examples(count: int, looks: Sequence[LookName], seed: int, workers: int
             measures=measure_patches(np.asarray(patches, np.uint8)),
             tumour_area=batch.tumour_area,
             class_shares=batch.fractions,
-            undecided=(batch.in_situ_area > _UNDECIDED_SHARE) | (batch.normal_area > _UNDECIDED_SHARE),
+            undecided=(batch.in_situ_area > UNDECIDED_SHARE) | (batch.normal_area > UNDECIDED_SHARE),
             scene=batch.scene,
         )
 
