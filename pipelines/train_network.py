@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from pipelines.cluster import available_cores
 from pipelines.fingerprint import software_version
+from pipelines.training_data import Parts, TrainingData, calibration_patches, open_data
 from wsi_her2.errors import ConfigurationError, OutputError
-from wsi_her2.learning.fields import FIELD_CLASSES, FieldSettings, rendered_fields
+from wsi_her2.learning.metrics import evaluate
 from wsi_her2.models.bundle import Training, read_bundle
-from wsi_her2.models.calibration import phantom_patches
 from wsi_her2.models.classifier import Modality
+from wsi_her2.models.extras import need
 from wsi_her2.models.networks.architecture import named_architecture
-from wsi_her2.phantom.composition import LookName
 from wsi_her2.scoring.proportions import response_matrix
 
-FIELDS = "rendered-fields"
-"""Beside the trainings, so that several share what was rendered."""
+if TYPE_CHECKING:
+    from wsi_her2.learning.network_training import Fitted
 
 SETTINGS_FILE, METRICS_FILE, BUNDLE = "training.yaml", "metrics.json", "bundle"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldsData(_Section):
-    """Digital phantoms, rendered once: `count` fields to train on and `validation_count` to select by.
-
-    `per_field` patches of each field make an epoch. Both parts have scenes of their own.
-    """
-
-    kind: Literal["phantoms"]
-    looks: tuple[LookName, ...] = Field(min_length=1)
-    count: int = Field(ge=8)
-    validation_count: int = Field(ge=8)
-    field_px: int = Field(512, ge=64)
-    per_field: int = Field(2, ge=1)
-    seed: int = Field(0, ge=0)
 
 
 class Optimising(_Section):
@@ -85,19 +68,22 @@ class Augmenting(_Section):
 class NetworkTraining(_Section):
     """How a network is trained.
 
-    `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose body is taken over.
-    `dense_weight` weighs a second loss on the label of every 8 um, which only phantoms have.
+    `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over but for
+    the last layer; `freeze_body` then trains the head only. `dense_weight` weighs a second loss on the label of
+    every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp` is null where images are used whole
+    and nobody knows their scale.
     """
 
     kind: Literal["network"]
     name: str = Field(min_length=1)
     architecture: str
     patch_px: int = Field(ge=64)
-    mpp: float = Field(gt=0)
+    mpp: float | None = Field(None, gt=0)
     modality: Modality = "ihc"
-    data: FieldsData
+    data: TrainingData
     start: str = "scratch"
     freeze_body: bool = False
+    sigmoid: bool = False
     class_weights: bool = False
     dense_weight: float = Field(0.0, ge=0)
     optimisation: Optimising = Optimising()
@@ -105,16 +91,22 @@ class NetworkTraining(_Section):
     seed: int = Field(0, ge=0)
 
 
+USUAL_MPP = 0.5
+
+
 def train_network(
-    settings: NetworkTraining, output: Path, workers: int | None, console: Console | None = None
+    settings: NetworkTraining, output: Path, workers: int | None = None, console: Console | None = None
 ) -> dict[str, Any]:
     """Train a network and write its bundle; a training that was interrupted goes on.
+
+    Weights are selected on validation. The test part, where there is one, is looked at once, at the end.
 
     Parameters
     ----------
     settings : NetworkTraining
     output : pathlib.Path
-        Folder: `training.yaml`, `checkpoints/`, `log/`, `curves.png`, `confusion.png`, `metrics.json`, `bundle/`.
+        Folder: `training.yaml`, `split.csv`, `checkpoints/`, `log/`, `curves.png`, `confusion.png`,
+        `metrics.json`, `bundle/`.
     workers : int, optional
         Processes that render, and threads that train; one per core by default.
     console : rich.console.Console, optional
@@ -129,114 +121,163 @@ def train_network(
     ------
     ConfigurationError, OutputError, DatasetError, MissingExtra
     """
-    from wsi_her2.models.extras import need
-
     for package in ("torch", "timm", "lightning", "matplotlib"):
         need(package, "Training a network")
     console = console or Console(stderr=True)
     workers = workers or available_cores()
     _open_folder(output, settings)
-    architecture = named_architecture(settings.architecture, len(FIELD_CLASSES), patch_px=settings.patch_px)
-    data = settings.data
-    fields = []
-    with Progress(console=console) as progress:
-        for what, count, seed in (
-            ("training", data.count, data.seed),
-            ("validation", data.validation_count, data.seed + 1),
-        ):
-            bar = progress.add_task(f"fields for {what}", total=count)
-            wanted = FieldSettings(count, data.field_px, settings.mpp, data.looks, seed, settings.modality)
-            fields.append(
-                rendered_fields(
-                    wanted,
-                    output.parent / FIELDS,
-                    workers,
-                    partial(_show, progress, bar),
-                )
-            )
-            progress.update(bar, completed=count)
+    mpp = settings.mpp or USUAL_MPP
+    parts = open_data(
+        settings.data,
+        output,
+        patch_px=settings.patch_px,
+        mpp=mpp,
+        modality=settings.modality,
+        seed=settings.seed,
+        workers=workers,
+        console=console,
+    )
     import torch
 
-    from wsi_her2.learning.network_training import Optimisation, fit_network, predict_shares
+    from wsi_her2.learning.network_training import Optimisation, fit_network
     from wsi_her2.learning.patch_augmentation import PatchAugmentation
-    from wsi_her2.learning.pictures import draw_confusion, draw_curves
-    from wsi_her2.learning.samples import FieldSamples
     from wsi_her2.models.networks.deployed import build_network
     from wsi_her2.models.packing import Identity, pack
 
+    architecture = named_architecture(
+        settings.architecture, len(parts.classes), sigmoid=settings.sigmoid, patch_px=settings.patch_px
+    )
     torch.manual_seed(settings.seed)
     network = build_network(architecture)
-    started_from = _start(network, settings)
-    train = FieldSamples(fields[0], settings.patch_px, settings.seed, data.per_field)
-    validation = FieldSamples(fields[1], settings.patch_px, None)
+    started_from = give_start(network, settings.start, settings.architecture)
     fitted = fit_network(
         network,
-        train,
-        validation,
+        parts.train,
+        parts.validation,
         output,
         sigmoid=architecture.sigmoid,
         modality=settings.modality,
         optimisation=Optimisation(**settings.optimisation.model_dump()),
         augmentation=PatchAugmentation(**settings.augmentation.model_dump()),
-        dense_weight=settings.dense_weight,
+        class_weights=_balancing(parts) if settings.class_weights else None,
+        dense_weight=settings.dense_weight if parts.outputs == "shares" else 0.0,
         freeze_body=settings.freeze_body,
         seed=settings.seed,
         threads=workers,
         progress=console.is_terminal,
     )
-    found, wanted_shares = predict_shares(fitted.network, validation, architecture.sigmoid)
-    counted = wanted_shares.sum(axis=1) > 0
-    found, wanted_shares = found[counted], wanted_shares[counted]
-    response = response_matrix(found, wanted_shares)
-    confusion = np.zeros((len(FIELD_CLASSES),) * 2)
-    np.add.at(confusion, (wanted_shares.argmax(axis=1), found.argmax(axis=1)), 1)
-    draw_curves(fitted.history, fitted.best_epoch, output / "curves.png")
-    draw_confusion(confusion, FIELD_CLASSES, "main class of validation patches", output / "confusion.png")
+    measured, confusion = _measure(fitted, parts, architecture.sigmoid, output)
     metrics = {
         "name": settings.name,
         "started_from": started_from,
+        "trained_on": parts.description,
         "epochs": len(fitted.history.get("validation_loss", [])),
         "best_epoch": fitted.best_epoch,
-        "validation_main_class": round(float(np.trace(confusion) / confusion.sum()), 4),
-        "validation_share_error": round(float(np.abs(found - wanted_shares).mean()), 4),
         "training_images_per_s": round(fitted.images_per_s, 1),
         "training_seconds": round(fitted.seconds),
         "threads": workers,
-        "confusion": confusion.astype(int).tolist(),
+        **measured,
         "history": {name: [round(value, 5) for value in values] for name, values in fitted.history.items()},
     }
     (output / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     identity = Identity(
         name=settings.name,
-        classes=FIELD_CLASSES,
-        mpp=settings.mpp,
-        mpp_stated=True,
+        classes=parts.classes,
+        mpp=mpp,
+        mpp_stated=settings.mpp is not None,
         modality=settings.modality,
-        training=Training(
-            status="trained",
-            data=f"{data.count} fields of {data.field_px} px of digital phantoms (looks: {', '.join(data.looks)}; "
-            f"seed {data.seed}), no tissue of patients",
-        ),
+        training=Training(status="trained", data=parts.description),
         origin=f"trained here, {started_from}",
         version=software_version(),
-        outputs="shares",
-        confusion=tuple(tuple(round(float(value), 5) for value in row) for row in response),
-        statements={
-            "training": f"{metrics['epochs']} epochs in {fitted.seconds / 60:.0f} min on {workers} "
-            f"{'thread' if workers == 1 else 'threads'}, {fitted.images_per_s:.0f} patches/s",
-            "checked_on": f"{data.validation_count} other fields of the same looks: the main class is right in "
-            f"{metrics['validation_main_class']:.0%} of the patches, shares are off by "
-            f"{100 * float(np.abs(found - wanted_shares).mean()):.1f} points on average",
-        },
+        outputs=parts.outputs,
+        confusion=confusion,
+        statements=_statements(metrics, workers),
     )
-    patches = phantom_patches(architecture.patch_px, settings.mpp, settings.modality)
+    patches = calibration_patches(parts, architecture.patch_px, mpp, settings.modality)
     shutil.rmtree(output / BUNDLE, ignore_errors=True)
     bundle = pack(output / BUNDLE, fitted.network, architecture, identity, patches)
     return {"bundle": str(output / BUNDLE), "sha256": bundle.sha256, **metrics}
 
 
-def _show(progress: Progress, bar: TaskID, done: int, total: int) -> None:
-    progress.update(bar, completed=done, total=total)
+def give_start(network: Any, start: str, architecture: str) -> str:
+    """Give a network the weights that it starts from; in words where they come from.
+
+    Raises
+    ------
+    ConfigurationError, ClassifierError
+    """
+    if start == "scratch":
+        return "from new weights"
+    if start == "imagenet" or Path(start).suffix.lower() in (".h5", ".hdf5", ".pth", ".bin"):
+        if not architecture.startswith("pruneff"):
+            raise ConfigurationError(
+                "ImageNet weights are for PrunEff; ATHER2 starts from a bundle or from scratch"
+            )
+        from wsi_her2.models.imagenet import start_from_imagenet
+
+        return f"from {start_from_imagenet(network, None if start == 'imagenet' else start)}"
+    import torch
+
+    bundle = read_bundle(start)
+    # The last layer knows the classes of the other task.
+    weights = {k: torch.from_numpy(np.array(v)) for k, v in bundle.weights.items() if not k.startswith("out.")}
+    wanted = {name: values for name, values in network.state_dict().items() if not name.startswith("out.")}
+    if weights.keys() != wanted.keys() or any(weights[k].shape != wanted[k].shape for k in weights):
+        raise ConfigurationError(
+            f"{start}: its network is {bundle.card.architecture.name}, not a start for {architecture}"
+        )
+    network.load_state_dict(weights, strict=False)
+    return f"from {bundle.card.name} ({bundle.card.training.data or 'untrained'}), with a new last layer"
+
+
+def _balancing(parts: Parts) -> Any:
+    """Weights that let every class count alike; their mean over the training part is 1."""
+    counts = np.maximum(parts.class_counts, 1)
+    return (counts.sum() / (len(counts) * counts)).astype(np.float32)
+
+
+def _measure(
+    fitted: Fitted, parts: Parts, sigmoid: bool, output: Path
+) -> tuple[dict[str, Any], tuple[tuple[float, ...], ...] | None]:
+    """Figures on validation, and on the test part once; pictures; the matrix that corrects proportions."""
+    from wsi_her2.learning.network_training import predict_shares
+    from wsi_her2.learning.pictures import draw_confusion, draw_curves
+
+    found, true = predict_shares(fitted.network, parts.validation, sigmoid)
+    counted = true.sum(axis=1) > 0
+    found, true = found[counted], true[counted]
+    groups = np.asarray(parts.validation_groups)[counted]
+    validation = evaluate(found, true.argmax(axis=1), parts.classes, groups)
+    measured: dict[str, Any] = {"validation": validation.as_dict()}
+    shown, what = validation, "validation"
+    if parts.test is not None:
+        tested, wanted = predict_shares(fitted.network, parts.test, sigmoid)
+        shown, what = evaluate(tested, wanted.argmax(axis=1), parts.classes, parts.test_groups), "test"
+        measured["test"] = shown.as_dict()
+    draw_curves(fitted.history, fitted.best_epoch, output / "curves.png")
+    title = f"{what}, main class" if parts.outputs == "shares" else what
+    draw_confusion(shown.confusion.astype(np.float64), parts.classes, title, output / "confusion.png")
+    if parts.outputs == "shares":
+        measured["share_error"] = round(float(np.abs(found - true).mean()), 5)
+        response = response_matrix(found, true)
+    else:
+        assigned = np.eye(len(parts.classes), dtype=np.float32)[found.argmax(axis=1)]
+        response = response_matrix(assigned, true)
+    return measured, tuple(tuple(round(float(value), 5) for value in row) for row in response)
+
+
+def _statements(metrics: dict[str, Any], workers: int) -> dict[str, str]:
+    part = "test" if "test" in metrics else "validation"
+    accuracy = metrics[part]["metrics"]["accuracy"]
+    statements = {
+        "training": f"{metrics['epochs']} epochs in {metrics['training_seconds'] / 60:.0f} min on {workers} "
+        f"{'thread' if workers == 1 else 'threads'}, {metrics['training_images_per_s']:.0f} patches/s",
+        "checked_on": f"{metrics[part]['images']} {part} patches: the main class is right in {accuracy[0]:.1%} "
+        f"({accuracy[1]:.1%} to {accuracy[2]:.1%})",
+    }
+    if "share_error" in metrics:
+        statements["checked_on"] += f"; shares are off by {100 * metrics['share_error']:.1f} points on average"
+    return statements
 
 
 def _open_folder(output: Path, settings: NetworkTraining) -> None:
@@ -252,36 +293,3 @@ def _open_folder(output: Path, settings: NetworkTraining) -> None:
         kept.write_text(described, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
-
-
-def _start(network: Any, settings: NetworkTraining) -> str:
-    """Give the network the weights it starts from; in words where they come from."""
-    if settings.start == "scratch":
-        return "from new weights"
-    if settings.start == "imagenet" or Path(settings.start).is_file():
-        if not settings.architecture.startswith("pruneff"):
-            raise ConfigurationError(
-                "ImageNet weights are for PrunEff; ATHER2 starts from a bundle or from scratch"
-            )
-        from wsi_her2.models.imagenet import start_from_imagenet
-
-        source = None if settings.start == "imagenet" else settings.start
-        return f"from {start_from_imagenet(network, source)}"
-    return take_body(network, settings.start)
-
-
-def take_body(network: Any, bundle_path: str) -> str:
-    """Take all weights of a bundle but those of the last layer."""
-    import torch
-
-    bundle = read_bundle(bundle_path)
-    weights = {k: torch.from_numpy(np.array(v)) for k, v in bundle.weights.items() if not k.startswith("out.")}
-    wanted = network.state_dict()
-    wrong = [k for k, v in weights.items() if k not in wanted or wanted[k].shape != v.shape]
-    if wrong or len(weights) != len([k for k in wanted if not k.startswith("out.")]):
-        raise ConfigurationError(
-            f"{bundle_path}: its network is {bundle.card.architecture.name}, whose layers are not those of the "
-            "network to train"
-        )
-    network.load_state_dict(weights, strict=False)
-    return f"from the bundle {bundle.card.name} ({bundle.sha256[:12]}), last layer new"

@@ -67,10 +67,6 @@ class MissingExtra(HER2Error, ImportError):
     """An optional package is needed that is not installed; the message has the line that installs it."""
 
 
-class DatasetError(HER2Error, ValueError):
-    """A data set for learning is missing, or nothing in it can be used."""
-
-
 class OutputError(HER2Error, OSError):
     """Results cannot be written where they were asked for."""
 
