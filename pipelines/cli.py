@@ -256,6 +256,29 @@ def train(
 
 
 @app.command()
+def study(
+    config: Annotated[str, typer.Argument(help="Name of a preset, or a YAML file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; one per core by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and test every network of the publication's study; a run that was interrupted goes on."""
+    from pipelines.study import run_study
+
+    with _errors_explained():
+        results = run_study(config, output, workers)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    for result in results:
+        figures = [
+            f"{part} {result[part]['metrics']['accuracy'][0]:.3f}" for part in ("test", "external") if result[part]
+        ]
+        typer.echo(f"{result['name']}: accuracy {', '.join(figures)}")
+    typer.echo(f"Report: {output / 'report.html'}")
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """What works on this machine, what does not, and the line that installs it."""
     from pipelines.doctor import examine

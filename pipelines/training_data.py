@@ -83,9 +83,15 @@ class BreakhisData(_Images):
 
 
 class WarwickData(_Images):
-    """Slides of the Warwick contest with their table, split by case."""
+    """Slides of the Warwick contest with their table, split by case.
+
+    `field_px` and `field_mpp` are the size of what is cut out of a slide, by default that of the network's patch;
+    it is then brought to the network's size.
+    """
 
     kind: Literal["warwick"]
+    field_px: int | None = Field(None, ge=16)
+    field_mpp: float | None = Field(None, gt=0)
     truth: Path
     regions: Path | None = None
     grouping: Literal["grades", "binary"] = "grades"
@@ -175,7 +181,7 @@ def read_images(data: TrainingData, modality: Modality, patch_px: int, mpp: floa
         size = {"size": None} if data.any_size else {}
         return read_breakhis(data.folder, magnifications=data.magnifications, **size)
     if isinstance(data, WarwickData):
-        plan = PatchPlan(patch_px=patch_px, mpp=mpp, per_slide=data.per_slide)
+        plan = PatchPlan(patch_px=data.field_px or patch_px, mpp=data.field_mpp or mpp, per_slide=data.per_slide)
         return read_warwick(
             data.folder, data.truth, modality=modality, grouping=data.grouping, plan=plan, regions=data.regions
         )
