@@ -59,9 +59,7 @@ class Study(_Section):
     tasks: tuple[Task, ...] = ("grades", "binary")
     pretraining: tuple[bool, ...] = (False, True)
     cuts: tuple[int, ...] = (1, 2, 3, 4, 5)
-    patch_px: dict[Literal["pruneff", "ather2"], int] = Field(
-        default_factory=lambda: {"pruneff": 224, "ather2": 512}
-    )
+    patch_px: dict[Family, int] = PUBLISHED_PATCH_PX
     imagenet: str = "imagenet"
     epochs: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)

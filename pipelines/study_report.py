@@ -43,20 +43,7 @@ def write_study_report(output: Path, results: Sequence[dict[str, Any]], *, minia
     with text_beside(output / TABLE_FILE) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         columns = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
-        writer.writerow(
-            [
-                "experiment",
-                "architecture",
-                "modality",
-                "task",
-                "pretrained",
-                "parameters",
-                "data",
-                "images",
-                "groups",
-            ]
-            + columns
-        )
+        writer.writerow([*_IDENTITY, "data", "images", "groups", *columns])
         for result in results:
             for part in ("validation", *_TESTS):
                 if result.get(part):
