@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -162,7 +162,12 @@ def open_data(
     (output / FINDINGS_FILE).write_text("".join(f"{finding}\n" for finding in reading.findings), encoding="utf-8")
     if reading.findings:
         console.print(f"{len(reading.findings)} findings in the data: {output / FINDINGS_FILE}")
-    return _split(reading.dataset, data, output, patch_px, console)
+    return _split(_as_scored(reading.dataset), data, output, patch_px, console)
+
+
+def _as_scored(dataset: Dataset) -> Dataset:
+    """With the white point at 255 where it is known: so `score` hands patches to a classifier for IHC."""
+    return replace(dataset, white_corrected=dataset.modality == "ihc")
 
 
 def read_images(data: TrainingData, modality: Modality, patch_px: int, mpp: float) -> Reading:

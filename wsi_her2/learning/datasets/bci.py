@@ -126,15 +126,15 @@ def _find_root(folder: Path) -> tuple[Path | None, list[Finding]]:
 def _find_patches(folder: Path, *, needed: bool) -> tuple[dict[_Key, _Patch], list[Finding]]:
     report = error if needed else warning
     if not folder.is_dir():
-        return {}, [report("missing-folder", folder, "is missing, so no patch has a partner of this stain")]
+        return {}, [report("missing-folder", folder, "is missing; download it to have patches of this stain")]
     findings: list[Finding] = []
     found: dict[_Key, list[_Patch]] = defaultdict(list)
     for part in _PARTS:
         if not (folder / part).is_dir():
-            findings.append(report("missing-folder", folder / part, f"the {part} part is missing; download it"))
+            findings.append(warning("missing-folder", folder / part, f"the {part} part is missing; download it"))
     for below in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in _PARTS):
         findings.append(warning("unknown-folder", below, "not a part of BCI (train, test); passed over"))
-    for part in _PARTS:
+    for part in (each for each in _PARTS if (folder / each).is_dir()):
         images, others = files_below(folder / part)
         if others:
             findings.append(

@@ -46,7 +46,13 @@ class InspectedImage:
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Image files and other files below a folder, sorted; hidden files and those of the system are passed over."""
+    """Image files and other files below a folder, sorted; hidden files and those of the system are passed over.
+
+    Raises
+    ------
+    DatasetError
+        A folder cannot be searched.
+    """
     images: list[Path] = []
     others: list[Path] = []
     for path in _walked(folder):
@@ -153,7 +159,12 @@ def _length(path: Path) -> int:
 
 
 def _walked(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise DatasetError(
+            f"{error.filename}: cannot be searched ({error.strerror}); check its permissions"
+        ) from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:

@@ -24,7 +24,7 @@ from wsi_her2.slides.store import PatchStore
 
 _SLIDES_KEPT_OPEN = 8
 _STORES_KEPT_OPEN = 16
-_ARRAYS_KEPT_OPEN = 64
+_ARRAYS_KEPT_OPEN = 256
 
 
 @dataclass(frozen=True, slots=True)

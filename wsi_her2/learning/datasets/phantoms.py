@@ -27,7 +27,7 @@ from wsi_her2.slides.backends import RGB
 
 CLASSES = (OTHER, *GRADES)
 
-_PATCHES_PER_FILE = 256
+_PATCHES_PER_FILE = 128
 _FACTS = np.dtype(
     [
         ("scene", "<i8"),

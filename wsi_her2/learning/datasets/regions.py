@@ -56,7 +56,7 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         regions = tuple(region for feature in _features(content) for region in _polygons(feature))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failed:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
         raise DatasetError(f"{path}: not GeoJSON of polygons ({failed}); export the annotations again") from failed
     if not regions:
         raise DatasetError(f"{path}: holds no polygon")

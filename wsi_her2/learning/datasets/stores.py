@@ -142,7 +142,8 @@ def _rows(
     source: str,
 ) -> list[Example]:
     probabilities = store.probabilities
-    usable = np.isfinite(probabilities).all(axis=1) & np.repeat(store.done, len(probabilities) // len(store.done))
+    rows_of_block = int(store.attributes["block_edge"]) ** 2
+    usable = np.isfinite(probabilities).all(axis=1) & np.repeat(store.done, rows_of_block)
     if tumour_only and OTHER in store.classes:
         usable &= np.nan_to_num(probabilities).argmax(axis=1) != store.classes.index(OTHER)
     rows = np.flatnonzero(usable)
