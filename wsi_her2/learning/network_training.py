@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wsi_her2.learning.patch_augmentation import PatchAugmentation, augment
 from wsi_her2.models.classifier import Modality
@@ -274,7 +274,9 @@ class _Module(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # So that an epoch is the same whether training was interrupted before it or not.
-        self._generator.manual_seed(self._seed * 1_000_003 + self.current_epoch)
+        of_epoch = self._seed * 1_000_003 + self.current_epoch
+        self._generator.manual_seed(of_epoch)
+        torch.manual_seed(of_epoch)
 
     def training_step(self, batch: Mapping[str, Tensor], _: int) -> Tensor:
         if self._frozen:
@@ -421,12 +423,28 @@ def _loader(samples: Sized, batch: int, workers: int, *, shuffled: bool, seed: i
     return DataLoader(
         _Indexed(samples),
         batch,
-        shuffle=shuffled,
+        sampler=_Shuffled(len(samples), seed) if shuffled else None,
         drop_last=shuffled and len(samples) > batch,
         num_workers=workers,
-        generator=torch.Generator().manual_seed(seed),
-        persistent_workers=False,
     )
+
+
+class _Shuffled(Sampler[int]):
+    """An order for each epoch that depends on its number only, so that resuming changes nothing."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed, self._epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        return iter(torch.randperm(self._count, generator=generator).tolist())
 
 
 class _Indexed(Dataset[Any]):
