@@ -323,7 +323,7 @@ def write_bundle(
     folder = Path(folder)
     if folder.exists():
         raise OutputError(f"{folder}: exists already; name a new folder, or remove this one first")
-    tensors = {f"{_NETWORK}{name}": np.ascontiguousarray(values) for name, values in weights.items()}
+    tensors = {f"{_NETWORK}{name}": np.asarray(values, order="C") for name, values in weights.items()}
     tensors[f"{_CHECK}images"] = np.ascontiguousarray(check_images)
     tensors |= {f"{_CHECK}{precision}": np.ascontiguousarray(p) for precision, p in check_probabilities.items()}
     content = safetensors.numpy.save(tensors, {_HEADER: card.model_dump_json()})
