@@ -437,9 +437,7 @@ def _ather2_rest(file: KerasFile) -> list[str]:
         if layer.settings.get("padding") != "valid":
             differences.append(f"{layer.name}: padding {layer.settings.get('padding')}, not valid")
     if pools != _POOLS:
-        differences.append(
-            f"MaxPooling2D: side/stride {_listed(pools)}, not {_listed(_POOLS)}"
-        )
+        differences.append(f"MaxPooling2D: side/stride {_listed(pools)}, not {_listed(_POOLS)}")
     for layer in file.of_kind("Rescaling"):
         if not _is_scaling(layer.settings, 1 / 127.5, -1):
             scale, offset = layer.settings.get("scale"), layer.settings.get("offset")

@@ -69,8 +69,9 @@ def open_session(bundle: Bundle, runtime: str = "auto", precision: Precision = "
     difference = _difference(session, bundle, precision)
     if not difference <= TOLERANCE[precision]:
         raise ClassifierError(
-            f"{bundle.path.parent}: {name} does not give this bundle's probabilities on this machine: they are "
-            f"off by {difference:.2g} (limit {TOLERANCE[precision]:g}). Use another --runtime, or --precision fp32."
+            f"{bundle.path.parent}: {name} does not give this bundle's probabilities on this machine: they "
+            f"are off by {difference:.2g} (limit {TOLERANCE[precision]:g}). Use another --runtime, or "
+            "--precision fp32."
         )
     return session
 
