@@ -319,26 +319,31 @@ def write_bundle(
     Raises
     ------
     OutputError
+    ClassifierError
+        What was written could not be read again, as with weights that are no numbers. Nothing is left of it.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise OutputError(f"{folder}: exists already; name a new folder, or remove this one first")
     tensors = {f"{_NETWORK}{name}": np.asarray(values, order="C") for name, values in weights.items()}
     tensors[f"{_CHECK}images"] = np.ascontiguousarray(check_images)
     tensors |= {f"{_CHECK}{precision}": np.ascontiguousarray(p) for precision, p in check_probabilities.items()}
     content = safetensors.numpy.save(tensors, {_HEADER: card.model_dump_json()})
     try:
+        if folder.exists():
+            raise OutputError(f"{folder}: exists already; name a new folder, or remove this one first")
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             for precision, graph in graphs.items():
                 (beside / ONNX_FILES[precision]).write_bytes(graph)
             (beside / WEIGHTS_FILE).write_bytes(content)
+            read_bundle(beside)
             beside.chmod(0o755)
             beside.rename(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(f"{folder}: the bundle cannot be written ({error.strerror or error})") from error
     return read_bundle(folder)
 

@@ -65,10 +65,10 @@ def export_bundle(bundle: Bundle, form: ExportFormat, path: str | Path, precisio
     if form == "torchscript" and precision != "fp32":
         raise ClassifierError("TorchScript is exported in fp32 only: use onnx or openvino for int8")
     targets = [path, path.with_suffix(".json"), *([path.with_suffix(".bin")] if form == "openvino" else [])]
-    for target in targets:
-        if target.exists():
-            raise OutputError(f"{target}: exists already; name another file, or remove this one first")
     try:
+        for target in targets:
+            if target.exists():
+                raise OutputError(f"{target}: exists already; name another file, or remove this one first")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
             beside = Path(folder) / path.name

@@ -81,6 +81,9 @@ def _body_names(network: PrunEff) -> list[str]:
 
 def _load_body(network: PrunEff, state: dict[str, Any], source: str) -> None:
     wanted = network.state_dict()
+    unreal = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if unreal:
+        raise ClassifierError(f"{source}: {unreal[0]} holds values that are no numbers")
     wrong = [
         f"{name}: missing"
         if name not in state
@@ -106,7 +109,9 @@ def _read_tensors(path: Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors raise errors of many kinds
         raise ClassifierError(f"{path}: not a file of weights ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(content, dict) or not all(hasattr(value, "shape") for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise ClassifierError(f"{path}: not a file of weights by name")
     return content
 

@@ -79,7 +79,10 @@ class KerasFile:
                 continue
             if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
                 raise ClassifierError(f"{self.path}: the input {shape} is no square RGB image")
-            return int(shape[1]) if shape[1] else None
+            side = shape[1]
+            if side is not None and (not isinstance(side, int) or side < 1):
+                raise ClassifierError(f"{self.path}: the input {shape} is no square RGB image")
+            return side
         return None
 
 
@@ -105,9 +108,10 @@ def read_keras_file(path: str | Path) -> KerasFile:
         raise ClassifierError(f"{path}: there is no such file")
     try:
         with h5py.File(path, "r") as file:
-            weights = _read_weights(h5py, file, path)
+            group = _weights_group(h5py, file, path)
+            weights = _read_weights(h5py, group, path)
             described = _read_config(file.attrs.get(_CONFIG))
-            order = _layer_order(file, weights)
+            order = _layer_order(group, weights)
     except ClassifierError:
         raise
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, RecursionError) as error:
@@ -121,15 +125,27 @@ def read_keras_file(path: str | Path) -> KerasFile:
         layers = [KerasLayer(name, "", {}, weights[name]) for name in order]
     else:
         layers = [
-            KerasLayer(str(item["config"]["name"]), kind, item["config"], weights.pop(item["config"]["name"], {}))
-            for kind, item in described
+            KerasLayer(settings["name"], kind, settings, weights.pop(settings["name"], {}))
+            for kind, settings in described
         ]
         # Weights that the description does not mention must not get lost unseen.
         layers += [KerasLayer(name, "", {}, rest) for name, rest in weights.items()]
     return KerasFile(path, tuple(layers), described is not None)
 
 
-def _read_weights(h5py: Any, file: Any, path: Path) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+def _weights_group(h5py: Any, file: Any, path: Path) -> Any:
+    """The group of the weights: the file itself where it holds nothing else."""
+    if _WEIGHTS not in file:
+        return file
+    if isinstance(file.get(_WEIGHTS, getlink=True), h5py.ExternalLink):
+        raise ClassifierError(f"{path}: the weights lie in another file, which is not read")
+    group = file[_WEIGHTS]
+    if not isinstance(group, h5py.Group):
+        raise ClassifierError(f"{path}: {_WEIGHTS} is no group of layers")
+    return group
+
+
+def _read_weights(h5py: Any, group: Any, path: Path) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
     """Arrays by layer and by name; the layer is the group that holds the array."""
     weights: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     total = 0
@@ -149,7 +165,7 @@ def _read_weights(h5py: Any, file: Any, path: Path) -> dict[str, dict[str, npt.N
         weights.setdefault(parts[-2], {})[parts[-1].removesuffix(":0")] = np.asarray(item, np.float32)
 
     # Visits what the file itself holds, each thing once; soft and external links are not followed.
-    file.get(_WEIGHTS, file).visititems(visit)
+    group.visititems(visit)
     return weights
 
 
@@ -161,16 +177,20 @@ def _read_config(text: object) -> list[tuple[str, dict[str, Any]]] | None:
 
 
 def _flattened(model: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Layers of a model and of the models within it."""
+    """Class and settings of the layers of a model and of the models within it."""
     for item in model["config"]["layers"]:
-        if "layers" in item["config"]:
+        settings = item["config"]
+        if not isinstance(settings, dict):
+            raise TypeError("the settings of a layer are no mapping")
+        if "layers" in settings:
             yield from _flattened(item)
+        elif not isinstance(settings.get("name"), str):
+            raise TypeError("a layer has no name")
         else:
-            yield str(item["class_name"]), item
+            yield str(item["class_name"]), settings
 
 
-def _layer_order(file: Any, weights: dict[str, Any]) -> list[str]:
-    group = file.get(_WEIGHTS, file)
+def _layer_order(group: Any, weights: dict[str, Any]) -> list[str]:
     named = [
         name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs.get("layer_names", ())
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -67,7 +67,8 @@ _ATHER2 = {
     "out": "out",
 }
 _LEAKY = ("stem", "left1", "left2", "right1a", "right1b", "right2", "hidden")
-_POOLS = Counter([(2, 2), (3, 2), (3, 2), (3, 1), (3, 2), (3, 3)])
+_POOLS = Counter([("2", "2"), ("3", "2"), ("3", "2"), ("3", "1"), ("3", "2"), ("3", "3")])
+"""Side and stride."""
 _BODY_OF_PRUNEFF = re.compile(r"stem_|block\d[a-z]_")
 
 
@@ -160,7 +161,8 @@ def body_weights_from_keras(file: KerasFile, network: nn.Module) -> dict[str, Fl
     for name, module_name in _pruneff_layers(network).items():
         if _BODY_OF_PRUNEFF.match(name):
             kind, weights, _ = _described(network.get_submodule(module_name))
-            counterparts.append(_Counterpart(module_name, name, kind, weights, {}, file.layer(name)))
+            found = _named_as_in_keras_2(file.layer(name), kind)
+            counterparts.append(_Counterpart(module_name, name, kind, weights, {}, found))
     _refuse(file, [line for part in counterparts for line in _differences(part)], "EfficientNetV2-B0")
     return _state(counterparts)
 
@@ -234,13 +236,21 @@ def _counterparts(file: KerasFile, architecture: Architecture, network: nn.Modul
     for expected, module_name in names.items():
         kind, weights, settings = _described(network.get_submodule(module_name))
         settings |= _own_settings(expected, module_name, architecture)
-        found = file.layer(expected)
+        found = _named_as_in_keras_2(file.layer(expected), kind)
         if found is None and not _BODY_OF_PRUNEFF.match(expected):
             # Keras numbers layers that were given no name, so that only their place and shape tell them.
             found = _like(free, kind, weights)
             if found is not None:
                 free.remove(found)
         yield _Counterpart(module_name, expected, kind, weights, settings, found)
+
+
+def _named_as_in_keras_2(layer: KerasLayer | None, kind: Kind) -> KerasLayer | None:
+    """Keras 3 calls the kernel of a depthwise convolution 'kernel', as that of any other."""
+    if layer is None or kind != "depthwise convolution" or "kernel" not in layer.weights:
+        return layer
+    renamed = {"depthwise_kernel" if name == "kernel" else name: v for name, v in layer.weights.items()}
+    return replace(layer, weights=renamed)
 
 
 def _like(
@@ -284,7 +294,7 @@ def _described(module: nn.Module) -> tuple[Kind, dict[str, tuple[str, tuple[int,
             kind, weights = "convolution", {"kernel": ("weight", (height, width, inner, out))}
         if module.bias is not None:
             weights["bias"] = ("bias", (out,))
-        return kind, weights, {"strides": module.stride[0], "padding": "same"}
+        return kind, weights, {"strides": module.stride[0], "dilation_rate": 1, "padding": "same"}
     if isinstance(module, nn.Linear):
         out, inner = module.weight.shape
         return "dense layer", {"kernel": ("weight", (inner, out)), "bias": ("bias", (out,))}, {}
@@ -334,7 +344,7 @@ def _differences(part: _Counterpart) -> Iterator[str]:
             if found not in (wanted, "linear"):
                 yield f"{name}: activation {found}, not {wanted}"
         elif setting == "epsilon":
-            if abs(float(found) - float(wanted)) > 1e-7:
+            if not abs(_number(found) - wanted) <= 1e-7:
                 yield f"{name}: epsilon {found}, not {wanted}"
         elif wanted is not None and found != wanted:
             yield f"{name}: {setting} {found}, not {wanted}"
@@ -342,11 +352,16 @@ def _differences(part: _Counterpart) -> Iterator[str]:
 
 def _setting(layer: KerasLayer, setting: str) -> Any:
     value = layer.settings.get(setting)
-    if setting == "strides":
-        return value[0] if isinstance(value, list) and len(set(value)) == 1 else value
+    if setting in ("strides", "dilation_rate", "pool_size"):
+        return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
     if setting == "activation":
         return _activation(value)
     return value
+
+
+def _number(value: Any) -> float:
+    """A setting as a number; NaN, which equals nothing, where it is none."""
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _activation(value: Any) -> str:
@@ -355,12 +370,12 @@ def _activation(value: Any) -> str:
         if value.get("class_name") == "LeakyReLU" and isinstance(settings, dict):
             return _leaky(settings)
         value = settings if isinstance(settings, str) else value.get("class_name")
-    return {"silu": "swish", None: "linear"}.get(value, str(value))
+    return {"silu": "swish", "None": "linear"}.get(str(value), str(value))
 
 
 def _leaky(settings: dict[str, Any]) -> str:
     slope = settings.get("alpha", settings.get("negative_slope", 0.3))
-    return f"LeakyReLU {float(slope):.4g}"
+    return f"LeakyReLU {_number(slope):.4g}"
 
 
 def _settings_of_the_rest(file: KerasFile, architecture: Architecture) -> list[str]:
@@ -375,17 +390,34 @@ def _pruneff_rest(file: KerasFile) -> list[str]:
         if _BODY_OF_PRUNEFF.match(layer.name) and _setting(layer, "activation") != "swish"
     ]
     scaled = [layer.settings for layer in file.of_kind("Rescaling")]
-    if len(scaled) != 1 or abs(float(scaled[0]["scale"]) * 255 - 1) > 1e-6 or float(scaled[0]["offset"]) != 0:
+    if len(scaled) != 1 or not _is_scaling(scaled[0], 1 / 255, 0):
         differences.append("Rescaling: the model does not divide its input by 255 itself, as Keras' own does")
     normalised = [layer.settings for layer in file.of_kind("Normalization")]
     if len(normalised) != 1 or not (
-        np.allclose(normalised[0]["mean"], (0.485, 0.456, 0.406))
-        and np.allclose(normalised[0]["variance"], np.square((0.229, 0.224, 0.225)), rtol=1e-3)
+        _are_numbers(normalised[0].get("mean"), (0.485, 0.456, 0.406))
+        and _are_numbers(normalised[0].get("variance"), (0.229**2, 0.224**2, 0.225**2))
+        and not normalised[0].get("invert")
     ):
         differences.append("Normalization: the model does not centre its input on ImageNet's mean itself")
     if len(file.of_kind("GlobalAveragePooling2D")) != 1 + sum("se_squeeze" in layer.name for layer in file.layers):
         differences.append("GlobalAveragePooling2D: there must be one behind the last convolution")
     return differences
+
+
+def _is_scaling(settings: dict[str, Any], scale: float, offset: float) -> bool:
+    factor = _number(settings.get("scale"))
+    return abs(factor / scale - 1) <= 1e-6 and _number(settings.get("offset")) == offset
+
+
+def _are_numbers(value: Any, wanted: tuple[float, ...]) -> bool:
+    """Whether a setting holds these numbers, within lists of any depth."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return (
+        isinstance(value, list)
+        and len(value) == len(wanted)
+        and np.allclose([_number(item) for item in value], wanted, rtol=1e-3)
+    )
 
 
 def _ather2_rest(file: KerasFile) -> list[str]:
@@ -397,19 +429,21 @@ def _ather2_rest(file: KerasFile) -> list[str]:
         differences.append(
             f"LeakyReLU: {len(_LEAKY)} of slope 0.001 are needed, the file has {dict(Counter(leaky))}"
         )
-    pools: Counter[tuple[Any, Any]] = Counter()
+    pools: Counter[tuple[str, str]] = Counter()
     for layer in file.of_kind("MaxPooling2D"):
-        side = layer.settings["pool_size"]
-        stride = layer.settings.get("strides") or side
-        pools[side[0], stride[0]] += 1
+        side = _setting(layer, "pool_size")
+        stride = side if layer.settings.get("strides") is None else _setting(layer, "strides")
+        pools[str(side), str(stride)] += 1
         if layer.settings.get("padding") != "valid":
             differences.append(f"{layer.name}: padding {layer.settings.get('padding')}, not valid")
     if pools != _POOLS:
-        differences.append(
-            f"MaxPooling2D: (side, stride) {sorted(pools.elements())}, not {sorted(_POOLS.elements())}"
-        )
+        differences.append(f"MaxPooling2D: side/stride {_listed(pools)}, not {_listed(_POOLS)}")
     for layer in file.of_kind("Rescaling"):
-        scale, offset = float(layer.settings["scale"]), float(layer.settings["offset"])
-        if abs(scale * 127.5 - 1) > 1e-6 or offset != -1:
-            differences.append(f"{layer.name}: x * {scale:g} + {offset:g}, not x / 127.5 - 1")
+        if not _is_scaling(layer.settings, 1 / 127.5, -1):
+            scale, offset = layer.settings.get("scale"), layer.settings.get("offset")
+            differences.append(f"{layer.name}: x * {scale} + {offset}, not x / 127.5 - 1")
     return differences
+
+
+def _listed(pools: Counter[tuple[str, str]]) -> str:
+    return ", ".join("/".join(pool) for pool in sorted(pools.elements()))

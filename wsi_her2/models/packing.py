@@ -105,13 +105,18 @@ def pack(
     Raises
     ------
     ClassifierError
-        The exported graph does not give the network's probabilities.
+        The network gives no numbers, or the exported graph does not give the network's probabilities.
     OutputError, MissingExtra
     """
     from wsi_her2.models.networks.deployed import count_multiply_adds, count_parameters
 
     network = network.eval()
     expected = torch_probabilities(network, architecture, patches.held_out)
+    if not np.isfinite(expected).all():
+        raise ClassifierError(
+            f"{identity.name}: the network's probabilities are no numbers: its weights are too large, as after a "
+            "training that diverged"
+        )
     graphs: dict[Precision, bytes] = {"fp32": onnx_graph(network, architecture)}
     if int8:
         graphs["int8"] = quantised(graphs["fp32"], patches.calibration)
