@@ -13,7 +13,7 @@ from wsi_her2.models.calibration import CalibrationPatches, folder_patches, phan
 from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.models.keras_file import KerasFile, read_keras_file
 from wsi_her2.models.keras_import import architecture_of, weights_from_keras, were_trained
-from wsi_her2.models.loading import MEMBRANE, load_classifier
+from wsi_her2.models.loading import MEMBRANE, bundle_path, bundled_bundles, load_classifier
 from wsi_her2.models.networks.architecture import Architecture, named_architecture
 
 USUAL_MPP = 0.5
@@ -100,7 +100,7 @@ def import_keras(
     return pack(output, network, architecture, identity, patches, int8=int8)
 
 
-def quantise(bundle_path: Path, output: Path, calibration: Path | None = None) -> Bundle:
+def quantise(source: Path, output: Path, calibration: Path | None = None) -> Bundle:
     """A copy of a bundle with an int8 graph made on other images.
 
     Raises
@@ -109,7 +109,7 @@ def quantise(bundle_path: Path, output: Path, calibration: Path | None = None) -
     """
     from wsi_her2.models.packing import requantise
 
-    bundle = read_bundle(bundle_path)
+    bundle = read_bundle(bundle_path(source) or source)
     card = bundle.card
     patches = _patches(calibration, card.architecture.patch_px, card.mpp, card.modality)
     return requantise(bundle, output, patches)
@@ -121,7 +121,7 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     Raises
     ------
     ClassifierError
-        The folder holds a bundle that is damaged.
+        There is no such folder, or it holds a bundle that is damaged.
     """
     membrane = load_classifier(MEMBRANE)
     rows: list[dict[str, Any]] = [
@@ -133,13 +133,16 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
             "sha256": membrane.sha256,
         }
     ]
-    for path in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
-        if bundle_file(path) is None:
-            continue
+    bundles = dict(bundled_bundles())
+    if folder is not None:
+        if not folder.is_dir():
+            raise ClassifierError(f"{folder}: there is no such folder")
+        bundles |= {str(path): path for path in sorted(folder.iterdir()) if bundle_file(path) is not None}
+    for name, path in bundles.items():
         bundle = read_bundle(path)
         rows.append(
             {
-                "name": str(path),
+                "name": name,
                 "modality": bundle.card.modality,
                 "classes": list(bundle.card.classes),
                 "trained": bundle.card.training.status == "trained",
@@ -156,8 +159,8 @@ def describe_model(name_or_path: str) -> dict[str, Any]:
     ------
     ClassifierError
     """
-    path = Path(name_or_path)
-    if name_or_path != MEMBRANE and (path.is_dir() or bundle_file(path) is not None):
+    path = bundle_path(name_or_path)
+    if path is not None:
         bundle = read_bundle(path)
         card = bundle.card
         sizes = {precision: graph.size_bytes for precision, graph in card.graphs.items()}

@@ -18,6 +18,24 @@ from wsi_her2.models.runtimes.choice import open_session
 MEMBRANE = "membrane"
 """Name of the bundled membrane scorer, the default classifier for IHC."""
 
+_BUNDLES = "bundles"
+
+
+def bundled_bundles() -> dict[str, Path]:
+    """Networks that come with the package, by name."""
+    folder = Path(str(resources.files("wsi_her2.models"))) / _BUNDLES
+    return {path.name: path for path in sorted(folder.glob("*")) if bundle_file(path) is not None}
+
+
+def bundle_path(name_or_path: str | Path) -> Path | None:
+    """Where the bundle of a name or a path lies; None where it is no bundle's."""
+    if str(name_or_path) == MEMBRANE:
+        return None
+    path = Path(name_or_path)
+    if path.is_dir() or bundle_file(path) is not None:
+        return path
+    return bundled_bundles().get(str(name_or_path))
+
 
 @dataclass(frozen=True)
 class ClassifierChoice:
@@ -52,8 +70,8 @@ def load_classifier(
     Parameters
     ----------
     name_or_path : str or pathlib.Path
-        'membrane', a JSON file of the same form as the bundled coefficients, or a model bundle: its folder, or the
-        safetensors file in it.
+        'membrane' or the name of a bundled network, a JSON file of the same form as the bundled coefficients, or a
+        model bundle: its folder, or the safetensors file in it.
     runtime : {'auto', 'torch', 'onnx', 'openvino'}
         What computes a network; 'auto' takes the fastest that is installed and agrees with torch. The membrane
         scorer is no network and takes 'auto' only.
@@ -74,9 +92,9 @@ def load_classifier(
         raise ClassifierError(f"there is no precision {precision!r}; there are fp32 and int8")
     if augmentation not in AUGMENTATIONS:
         raise ClassifierError(f"there is no augmentation {augmentation!r}; there are {', '.join(AUGMENTATIONS)}")
-    path = Path(name_or_path)
-    if str(name_or_path) != MEMBRANE and (path.is_dir() or bundle_file(path) is not None):
-        bundle = read_bundle(name_or_path)
+    of_bundle = bundle_path(name_or_path)
+    if of_bundle is not None:
+        bundle = read_bundle(of_bundle)
         numbers = cast(Precision, precision)
         session = open_session(bundle, runtime, numbers)
         return NetworkClassifier(bundle, session, numbers, augmentation)
@@ -88,9 +106,11 @@ def load_classifier(
     if str(name_or_path) == MEMBRANE:
         content = (resources.files("wsi_her2.models.membrane") / "coefficients.json").read_bytes()
         return membrane_scorer(content, source=f"the bundled classifier {MEMBRANE!r}")
+    path = Path(name_or_path)
     if not path.is_file():
+        named = ", ".join((MEMBRANE, *bundled_bundles()))
         raise ClassifierError(
-            f"{name_or_path}: neither the name of a bundled classifier ({MEMBRANE}) nor a file. "
+            f"{name_or_path}: neither the name of a bundled classifier ({named}) nor a file. "
             "`wsi-her2 models list` shows what there is."
         )
     if path.suffix.lower() in (".h5", ".hdf5", ".keras"):
