@@ -294,7 +294,9 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(EXIT_SOME_NOT_SCORED)
 
 
-BundleArgument = Annotated[Path, typer.Argument(help="Folder of a model bundle.", show_default=False)]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="Name of a bundled network, or folder of a model bundle.", show_default=False)
+]
 NewBundleOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.", show_default=False)]
 CalibrationOption = Annotated[
     Path | None,
@@ -400,9 +402,11 @@ def models_export(
     """A bundle's network for another runtime, preprocessing inside, checked after writing."""
     from wsi_her2.models.bundle import read_bundle
     from wsi_her2.models.export import export_bundle
+    from wsi_her2.models.loading import bundle_path
 
     with _errors_explained(), _at_work("exporting"):
-        exported = export_bundle(read_bundle(bundle), form.value, output, precision.value)
+        source = bundle_path(bundle) or bundle
+        exported = export_bundle(read_bundle(source), form.value, output, precision.value)
     described = {
         "files": [str(path) for path in exported.files],
         "max_difference": exported.max_difference,
