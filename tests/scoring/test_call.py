@@ -217,3 +217,23 @@ def test_weights_that_are_none_are_refused(weights):
 def test_unknown_classes_are_refused_even_where_nothing_is_tumour():
     with pytest.raises(ClassifierError):
         call_slide(np.eye(2, dtype=np.float32)[[0] * 9], ("other", "malignant"))
+
+
+def test_shares_within_patches_count_where_the_most_probable_class_would_hide_them():
+    """Each patch holds 12 % of 3+ tumour, which no patch shows as its main class."""
+    shares = np.tile(np.array([[0.2, 0.68, 0.0, 0.0, 0.12]], np.float32), (50, 1))
+    assert call_slide(shares, CLASSES).score == "0"
+    call = call_slide(shares, CLASSES, shares=True)
+    assert call.score == "3+"
+    assert call.percentages["3+"] == pytest.approx(15, abs=0.01)
+
+
+def test_shares_are_corrected_by_what_the_classifier_makes_of_each_class():
+    response = 0.8 * np.eye(5) + 0.2 / 5
+    truth = np.array([0.3, 0.65, 0.05, 0, 0])
+    shares = np.tile((truth @ response).astype(np.float32), (40, 1))
+    leaning = call_slide(shares, CLASSES, shares=True)
+    call = call_slide(shares, CLASSES, shares=True, confusion=response)
+    assert leaning.score != "0"
+    assert call.score == "0"
+    assert call.percentages["1+"] == pytest.approx(100 * 0.05 / 0.7, abs=1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts
+from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, response_matrix, share_counts
 
 CONFUSION = np.array(
     [
@@ -66,3 +66,32 @@ def test_the_plain_count_of_a_negative_slide_is_biased_and_the_corrected_one_is_
     observed = truth @ CONFUSION
     assert observed[0, 2] > 0.12
     assert correct_by_confusion(observed, CONFUSION)[0, 2] < 0.02
+
+
+def test_shares_are_added_up_by_weight():
+    shares = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    np.testing.assert_allclose(share_counts(shares, np.array([2.0, 4.0])), [[1, 1], [1, 3]])
+
+
+def test_the_response_is_found_from_patches_that_are_mixed():
+    rng = np.random.default_rng(1)
+    true = rng.dirichlet(np.full(5, 0.4), size=2000).astype(np.float32)
+    found = true @ CONFUSION + rng.normal(0, 0.02, (2000, 5))
+    np.testing.assert_allclose(response_matrix(found.astype(np.float32), true), CONFUSION, atol=0.01)
+
+
+def test_a_class_that_no_patch_holds_stands_for_itself():
+    true = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.8, 0]], np.float32)
+    response = response_matrix(true, true)
+    np.testing.assert_allclose(response, np.eye(3), atol=1e-6)
+
+
+def test_shares_that_lean_towards_the_middle_are_straightened_by_the_response():
+    truth = np.array([0.55, 0.40, 0.0, 0.0, 0.05])
+    leaning = 0.7 * np.eye(5) + 0.3 / 5
+    rng = np.random.default_rng(2)
+    true = rng.dirichlet(np.full(5, 0.3), size=1000).astype(np.float32)
+    response = response_matrix((true @ leaning).astype(np.float32), true)
+    observed = (truth @ leaning)[None]
+    assert observed[0, 2] > 0.05
+    np.testing.assert_allclose(correct_by_confusion(observed, response, iterations=5000)[0], truth, atol=0.01)

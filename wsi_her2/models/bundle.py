@@ -243,8 +243,8 @@ class Bundle:
         for precision, graph in card.graphs.items():
             agreed = graph.agreement
             described[f"{precision}_agreement"] = (
-                f"{agreed.same_label:.1%} of {agreed.images} patches ({agreed.source}) have the label of torch in "
-                f"fp32; probabilities differ by {agreed.max_difference:.2g} at most"
+                f"{agreed.same_label:.1%} of {agreed.images} patches ({agreed.source}) have, in ONNX Runtime, the "
+                f"label of torch in fp32; probabilities differ by {agreed.max_difference:.2g} at most"
             )
         return described
 
