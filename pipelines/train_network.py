@@ -20,6 +20,7 @@ from wsi_her2.learning.metrics import evaluate
 from wsi_her2.models.bundle import Training, read_bundle
 from wsi_her2.models.classifier import Modality
 from wsi_her2.models.extras import need
+from wsi_her2.models.loading import bundle_path
 from wsi_her2.models.networks.architecture import named_architecture
 from wsi_her2.scoring.proportions import response_matrix
 
@@ -68,10 +69,10 @@ class Augmenting(_Section):
 class NetworkTraining(_Section):
     """How a network is trained.
 
-    `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over but for
-    the last layer; `freeze_body` then trains the head only. `dense_weight` weighs a second loss on the label of
-    every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp` is null where images are used
-    whole and nobody knows their scale.
+    `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over, for other
+    classes without the last layer; `freeze_body` then trains the head only. `dense_weight` weighs a second loss on
+    the label of every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp` is null where
+    images are used whole and nobody knows their scale.
     """
 
     kind: Literal["network"]
@@ -149,7 +150,7 @@ def train_network(
     )
     torch.manual_seed(settings.seed)
     network = build_network(architecture)
-    started_from = give_start(network, settings.start, settings.architecture)
+    started_from = give_start(network, settings.start, settings.architecture, parts.classes)
     fitted = fit_network(
         network,
         parts.train,
@@ -199,7 +200,7 @@ def train_network(
     return {"bundle": str(output / BUNDLE), "sha256": bundle.sha256, **metrics}
 
 
-def give_start(network: Any, start: str, architecture: str) -> str:
+def give_start(network: Any, start: str, architecture: str, classes: tuple[str, ...]) -> str:
     """Give a network the weights that it starts from; in words where they come from.
 
     Raises
@@ -218,16 +219,19 @@ def give_start(network: Any, start: str, architecture: str) -> str:
         return f"from {start_from_imagenet(network, None if start == 'imagenet' else start)}"
     import torch
 
-    bundle = read_bundle(start)
-    # The last layer knows the classes of the other task.
-    weights = {k: torch.from_numpy(np.array(v)) for k, v in bundle.weights.items() if not k.startswith("out.")}
-    wanted = {name: values for name, values in network.state_dict().items() if not name.startswith("out.")}
-    if weights.keys() != wanted.keys() or any(weights[k].shape != wanted[k].shape for k in weights):
+    bundle = read_bundle(bundle_path(start) or start)
+    # The last layer knows the classes of its task; another task begins with a new one.
+    same_task = bundle.card.classes == classes
+    kept = {k: v for k, v in bundle.weights.items() if same_task or not k.startswith("out.")}
+    wanted = {k: v for k, v in network.state_dict().items() if same_task or not k.startswith("out.")}
+    if kept.keys() != wanted.keys() or any(kept[k].size != wanted[k].numel() for k in kept):
         raise ConfigurationError(
             f"{start}: its network is {bundle.card.architecture.name}, not a start for {architecture}"
         )
-    network.load_state_dict(weights, strict=False)
-    return f"from {bundle.card.name} ({bundle.card.training.data or 'untrained'}), with a new last layer"
+    state = {k: torch.from_numpy(np.array(v)).reshape(wanted[k].shape) for k, v in kept.items()}
+    network.load_state_dict(state, strict=False)
+    last = "" if same_task else ", with a new last layer"
+    return f"from {bundle.card.name} ({bundle.card.training.data or 'untrained'}){last}"
 
 
 def _balancing(parts: Parts) -> Any:
