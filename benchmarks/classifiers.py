@@ -1,10 +1,11 @@
 """The classifiers side by side, on digital slides of looks that none was trained on, and on real cores.
 
-    python benchmarks/classifiers.py -o OUT [BUNDLE...] [--table docs/classifiers.md]
+    python benchmarks/classifiers.py -o OUT [BUNDLE...] [--table docs/classifiers.md] [--annotate DIR]
 
 Draws 40 digital slides (scores and the guideline's borders; looks and seeds that the networks never saw in
 training) and scores them with the membrane scorer and with each bundle. With WSI_HER2_TEST_DATA set it also scores
-the real cores in that folder, whose score is one pathologist's. OUT keeps slides, results and `errors.csv`.
+the real cores in that folder, whose score is one pathologist's. OUT keeps slides, results and `errors.csv`;
+--annotate writes a copy of each bundle whose card says what was measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipelines.configuration import load_config
 from pipelines.run import score
 from wsi_her2.models.bundle import read_bundle
 from wsi_her2.models.loading import MEMBRANE
+from wsi_her2.models.packing import restate
 from wsi_her2.phantom import PhantomSpec, render_phantom
 from wsi_her2.phantom.composition import LookName
 from wsi_her2.scoring.result import SlideResult
@@ -151,11 +153,32 @@ def cores_table(by_classifier: dict[str, list[SlideResult]]) -> str:
     return "\n".join(lines)
 
 
+def statements(rows: list[Row], cores: list[SlideResult]) -> dict[str, str]:
+    """What was measured of one classifier, for its card."""
+    right = sum(row.call == row.truth for row in rows)
+    error = float(np.nanmean([row.pct_error for row in rows]))
+    said = {
+        "on_digital_slides": f"{len(rows)} slides of looks and seeds that training never saw: the call is right "
+        f"in {right}, percentages are off by {error:.1f} points on average"
+    }
+    if cores:
+        found = [
+            f"{result.slide_id.removeprefix('ihc_core_score')}: "
+            + (str(result.call.score) if result.call else f"no call, {result.gate[0].code.replace('_', ' ')}")
+            for result in cores
+        ]
+        said["on_real_cores"] = (
+            f"{len(cores)} tissue-microarray cores, named by the pathologist's score: {'; '.join(found)}"
+        )
+    return said
+
+
 def main() -> None:
     """Draw, score, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--annotate", type=Path, help="folder for bundles whose cards say what was measured")
     parser.add_argument("--table", type=Path, help="Markdown page to write")
     options = parser.parse_args()
     slides = draw(options.output / "slides")
@@ -174,6 +197,11 @@ def main() -> None:
         writer = csv.writer(stream)
         writer.writerow(Row.__dataclass_fields__)
         writer.writerows([getattr(row, name) for name in Row.__dataclass_fields__] for row in rows)
+    for path in options.bundles if options.annotate else ():
+        bundle = read_bundle(path)
+        name = bundle.card.name
+        mine = [row for row in rows if row.classifier == name]
+        restate(bundle, options.annotate / name, statements(mine, cores.get(name, [])))
     page = [
         "# The classifiers side by side",
         "",

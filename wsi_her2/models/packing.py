@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,6 +184,19 @@ def requantise(bundle: Bundle, folder: str | Path, patches: CalibrationPatches) 
         "int8": session.run(bundle.check_images),
     }
     return write_bundle(folder, card, bundle.weights, bundle.check_images, check, {"fp32": fp32, "int8": graph})
+
+
+def restate(bundle: Bundle, folder: str | Path, statements: Mapping[str, str]) -> Bundle:
+    """A copy of a bundle whose card says more, such as what was measured of the model afterwards.
+
+    Raises
+    ------
+    OutputError
+    """
+    graphs = {precision: bundle.graph(precision) for precision in bundle.card.graphs}
+    check = {precision: bundle.check_probabilities(precision) for precision in ("fp32", *graphs)}
+    card = bundle.card.model_copy(update={"statements": {**bundle.card.statements, **statements}})
+    return write_bundle(folder, card, bundle.weights, bundle.check_images, check, graphs)
 
 
 def torch_probabilities(network: PrunEff | Ather2, architecture: Architecture, images: RGB) -> Float32:
