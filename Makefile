@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow clean
+.PHONY: demo test check test-slow weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
@@ -19,6 +19,13 @@ check: $(VENV)/.installed-dev          ## lint and type-check only
 
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; two to three hours on two cores
+	for net in pruneff4 ather2; do \
+	  $(BIN)/wsi-her2 train $$net-phantoms -o trainings/$$net && \
+	  $(BIN)/wsi-her2 train $$net-phantoms-gain -o trainings/$$net-gain || exit 1; done
+	$(BIN)/python benchmarks/classifiers.py trainings/pruneff4-gain/bundle trainings/ather2-gain/bundle \
+	  -o trainings/measured --table docs/classifiers.md --annotate trainings/bundles
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 2; }

@@ -71,8 +71,8 @@ class NetworkTraining(_Section):
 
     `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over, without
     the last layer if the classes are others; `freeze_body` then trains the head only. `dense_weight` weighs a
-    second loss on the label of every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp` is
-    null where images are used whole and nobody knows their scale.
+    second loss on the label of every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp`
+    is null where images are used whole and nobody knows their scale.
     """
 
     kind: Literal["network"]
