@@ -186,12 +186,14 @@ def test_a_full_disk_is_said_and_a_second_try_elsewhere_works(
 
 def test_a_slide_that_vanishes_is_a_row(ihc_slide: Path, tmp_path: Path, config: RunConfig) -> None:
     from pipelines.cluster import connect
+    from pipelines.run import resolve_classifier
     from pipelines.schedule import SlideFailed, score_slides
     from pipelines.steps import SlideTask
 
     slide = tmp_path / "leaving.tif"
     shutil.copyfile(ihc_slide, slide)
-    tasks = [SlideTask("leaving", slide, tmp_path / "out", config, "membrane")]
+    choice, classifier = resolve_classifier(config)
+    tasks = [SlideTask("leaving", slide, tmp_path / "out", config, choice, classifier.sha256)]
     slide.unlink()
     with connect(config.compute) as client:
         events = list(score_slides(client, tasks))

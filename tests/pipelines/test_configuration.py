@@ -70,9 +70,12 @@ def test_a_huge_file_is_not_read_as_configuration(tmp_path: Path) -> None:
 def test_the_fingerprint_follows_what_changes_results_and_nothing_else(tmp_path: Path) -> None:
     slide = tmp_path / "slide.tif"
     slide.write_bytes(b"x" * 100)
-    base = slide_fingerprint(slide, RunConfig(), "a")
-    assert slide_fingerprint(slide, load_config(None, {"compute.workers": 7}), "a") == base
-    assert slide_fingerprint(slide, load_config(None, {"thresholds.low_over_pct": 5.0}), "a") != base
-    assert slide_fingerprint(slide, RunConfig(), "b") != base
+    base = slide_fingerprint(slide, RunConfig(), "a", "onnx")
+    same = {"compute.workers": 7, "model": "elsewhere/the-same-model", "runtime": "onnx"}
+    assert slide_fingerprint(slide, load_config(None, same), "a", "onnx") == base
+    for changed in ({"thresholds.low_over_pct": 5.0}, {"precision": "int8"}, {"tta": "turns"}):
+        assert slide_fingerprint(slide, load_config(None, changed), "a", "onnx") != base
+    assert slide_fingerprint(slide, RunConfig(), "b", "onnx") != base
+    assert slide_fingerprint(slide, RunConfig(), "a", "torch") != base
     slide.write_bytes(b"x" * 101)
-    assert slide_fingerprint(slide, RunConfig(), "a") != base
+    assert slide_fingerprint(slide, RunConfig(), "a", "onnx") != base
