@@ -17,6 +17,7 @@ from pipelines.fingerprint import software_version
 from pipelines.training_data import Parts, TrainingData, calibration_patches, open_data
 from wsi_her2.errors import ConfigurationError, OutputError
 from wsi_her2.learning.metrics import evaluate
+from wsi_her2.learning.settings import Optimisation, PatchAugmentation
 from wsi_her2.models.bundle import Training, read_bundle
 from wsi_her2.models.classifier import Modality
 from wsi_her2.models.extras import need
@@ -30,43 +31,7 @@ if TYPE_CHECKING:
 SETTINGS_FILE, METRICS_FILE, BUNDLE = "training.yaml", "metrics.json", "bundle"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Optimising(_Section):
-    """See `wsi_her2.learning.network_training.Optimisation`."""
-
-    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    epsilon: float = Field(1e-8, gt=0)
-    amsgrad: bool = False
-    batch: int = Field(24, ge=2)
-    epochs: int = Field(80, ge=1)
-    schedule: Literal["plateau", "cosine", "constant"] = "cosine"
-    plateau_patience: int = Field(10, ge=1)
-    plateau_metric: Literal["accuracy", "loss"] = "accuracy"
-    min_learning_rate: float = Field(6e-7, ge=0)
-    stop_after: int = Field(20, ge=0)
-    l2: float = Field(0.0, ge=0)
-    average: float = Field(0.0, ge=0, lt=1)
-
-
-class Augmenting(_Section):
-    """See `wsi_her2.learning.patch_augmentation.PatchAugmentation`."""
-
-    turns: bool = True
-    shift: float = Field(0.0, ge=0, lt=0.5)
-    first_stain: float = Field(0.3, ge=0, lt=1)
-    second_stain: float = Field(0.1, ge=0, lt=1)
-    hue: float = Field(0.03, ge=0, lt=0.3)
-    glass: float = Field(0.02, ge=0, lt=0.2)
-    blur_px: float = Field(0.6, ge=0, le=3)
-    sharpen: float = Field(0.5, ge=0, le=3)
-
-
-class NetworkTraining(_Section):
+class NetworkTraining(BaseModel):
     """How a network is trained.
 
     `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over, without
@@ -74,6 +39,8 @@ class NetworkTraining(_Section):
     second loss on the label of every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp`
     is null where images are used whole and nobody knows their scale.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["network"]
     name: str = Field(min_length=1)
@@ -87,8 +54,8 @@ class NetworkTraining(_Section):
     sigmoid: bool = False
     class_weights: bool = False
     dense_weight: float = Field(0.0, ge=0)
-    optimisation: Optimising = Optimising()
-    augmentation: Augmenting = Augmenting()
+    optimisation: Optimisation = Optimisation()
+    augmentation: PatchAugmentation = PatchAugmentation()
     seed: int = Field(0, ge=0)
 
 
@@ -140,8 +107,7 @@ def train_network(
     )
     import torch
 
-    from wsi_her2.learning.network_training import Optimisation, fit_network
-    from wsi_her2.learning.patch_augmentation import PatchAugmentation
+    from wsi_her2.learning.network_training import fit_network
     from wsi_her2.models.networks.deployed import build_network
     from wsi_her2.models.packing import Identity, pack
 
@@ -158,8 +124,8 @@ def train_network(
         output,
         sigmoid=architecture.sigmoid,
         modality=settings.modality,
-        optimisation=Optimisation(**settings.optimisation.model_dump()),
-        augmentation=PatchAugmentation(**settings.augmentation.model_dump()),
+        optimisation=settings.optimisation,
+        augmentation=settings.augmentation,
         class_weights=_balancing(parts) if settings.class_weights else None,
         dense_weight=settings.dense_weight if parts.outputs == "shares" else 0.0,
         freeze_body=settings.freeze_body,

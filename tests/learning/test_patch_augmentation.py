@@ -5,7 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from wsi_her2.learning.patch_augmentation import PatchAugmentation, augment  # noqa: E402
+from wsi_her2.learning.patch_augmentation import augment  # noqa: E402
+from wsi_her2.learning.settings import PatchAugmentation  # noqa: E402
 from wsi_her2.slides.density import optical_density, unmix  # noqa: E402
 
 NOTHING = PatchAugmentation(

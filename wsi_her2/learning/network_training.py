@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import numpy as np
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from wsi_her2.learning.patch_augmentation import PatchAugmentation, augment
+from wsi_her2.learning.patch_augmentation import augment
+from wsi_her2.learning.settings import Optimisation, PatchAugmentation
 from wsi_her2.models.classifier import Modality
 from wsi_her2.models.networks.ather2 import Ather2
 from wsi_her2.models.networks.pruneff import PrunEff
@@ -30,53 +31,6 @@ from wsi_her2.models.networks.pruneff import PrunEff
 Float32 = npt.NDArray[np.float32]
 
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How weights are fitted.
-
-    Attributes
-    ----------
-    optimiser : {'adam', 'adamw', 'sgd'}
-    learning_rate, weight_decay : float
-    epsilon : float
-        Of Adam.
-    amsgrad : bool
-    batch : int
-        Patches in a step.
-    epochs : int
-        At most.
-    schedule : {'plateau', 'cosine', 'constant'}
-        The learning rate falls tenfold when validation does not improve, or along half a cosine after a warm-up
-        over the first twentieth, or not at all.
-    plateau_patience : int
-        Epochs without improvement before the rate falls.
-    plateau_metric : {'accuracy', 'loss'}
-        Of validation.
-    min_learning_rate : float
-    stop_after : int
-        Epochs without improvement before training ends; 0 to train to the end.
-    l2 : float
-        Penalty on the squared weights of convolutions, as Keras has it.
-    average : float
-        Decay of an exponential mean of the weights, which is what is kept; 0 for none.
-    """
-
-    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    epsilon: float = 1e-8
-    amsgrad: bool = False
-    batch: int = 24
-    epochs: int = 80
-    schedule: Literal["plateau", "cosine", "constant"] = "cosine"
-    plateau_patience: int = 10
-    plateau_metric: Literal["accuracy", "loss"] = "accuracy"
-    min_learning_rate: float = 6e-7
-    stop_after: int = 20
-    l2: float = 0.0
-    average: float = 0.0
 
 
 @dataclass(frozen=True)

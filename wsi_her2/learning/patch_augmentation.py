@@ -6,46 +6,13 @@ glass. DAB is varied by little, because how much of it there is *is* the class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsi_her2.learning.settings import PatchAugmentation
 from wsi_her2.models.classifier import Modality
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, HEMATOXYLIN_EOSIN
-
-
-@dataclass(frozen=True)
-class PatchAugmentation:
-    """How far patches are varied; 0 leaves a trait as it is.
-
-    Attributes
-    ----------
-    turns : bool
-        Flips and quarter turns.
-    shift : float
-        Largest shift, as a share of the side; what moves in is mirrored.
-    first_stain, second_stain : float
-        Largest factor on a dye, as a deviation from 1: hematoxylin, and DAB or eosin.
-    hue : float
-        Standard deviation of a dye's optical density per channel, of a vector of length 1.
-    glass : float
-        Largest deviation of the white point from 1, per channel.
-    blur_px : float
-        Largest standard deviation of a blur.
-    sharpen : float
-        Largest strength of an unsharp mask.
-    """
-
-    turns: bool = True
-    shift: float = 0.0
-    first_stain: float = 0.3
-    second_stain: float = 0.1
-    hue: float = 0.03
-    glass: float = 0.02
-    blur_px: float = 0.6
-    sharpen: float = 0.5
 
 
 def augment(
