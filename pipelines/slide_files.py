@@ -10,7 +10,9 @@ from wsi_her2.errors import SlideReadError
 from wsi_her2.reports.geojson import write_overlay_geojson
 from wsi_her2.reports.heatmap import draw_heatmap, draw_layer, write_png
 from wsi_her2.reports.patch_table import write_patch_csv
+from wsi_her2.reports.patches import gives_shares
 from wsi_her2.reports.slide_report import write_slide_report
+from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.slide import Slide
@@ -64,7 +66,7 @@ def _examples(slide: Slide, store: PatchStore) -> dict[str, list[tuple[int, int,
     """Of each class the surest patches that do not lie side by side, at the slide's own scale."""
     probabilities, xy = store.probabilities, store.xy
     scored = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
-    labels = probabilities[scored].argmax(axis=1)
+    labels = main_classes(probabilities[scored], store.classes, gives_shares(store))
     side_px0 = int(store.attributes["patch_px0"])
     mpp = slide.mpp * side_px0 / _EXAMPLE_PX
     examples: dict[str, list[tuple[int, int, RGB]]] = {}

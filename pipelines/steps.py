@@ -30,6 +30,7 @@ from wsi_her2.models.loading import ClassifierChoice
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
+from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.slides.blocks import read_block, sample_patches
@@ -183,7 +184,12 @@ def prepare_slide(task: SlideTask) -> Prepared:
         quality=QUALITY,
         measures=classifier.measure_names,
         pixels=task.config.store_patches,
-        attributes={"slide": task.path.name, "classifier": classifier.name, "sha256": classifier.sha256},
+        attributes={
+            "slide": task.path.name,
+            "classifier": classifier.name,
+            "sha256": classifier.sha256,
+            "outputs": classifier.outputs,
+        },
     )
     store.write_overview(mask, _picture(slide, mask))
     plan = Plan(
@@ -284,7 +290,7 @@ def _result_of(
     scored = ~np.isnan(probabilities).any(axis=1)
     planned = int(store.grid.selected.sum())
     unreadable = 1.0 - int(scored.sum()) / planned if planned else 0.0
-    labels = probabilities[scored].argmax(axis=1)
+    labels = main_classes(probabilities[scored], classifier.classes, classifier.outputs == "shares")
     tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
     tumour_patches = int(np.isin(labels, tumour).sum())
     reasons = early_reasons or [

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, response_matrix, share_counts
+from wsi_her2.scoring.proportions import (
+    correct_by_confusion,
+    hard_counts,
+    main_classes,
+    response_matrix,
+    share_counts,
+)
 
 CONFUSION = np.array(
     [
@@ -95,3 +101,11 @@ def test_shares_that_lean_towards_the_middle_are_straightened_by_the_response():
     observed = (truth @ leaning)[None]
     assert observed[0, 2] > 0.05
     np.testing.assert_allclose(correct_by_confusion(observed, response, iterations=5000)[0], truth, atol=0.01)
+
+
+def test_a_patch_with_a_fifth_of_tumour_counts_as_tumour_where_outputs_are_shares():
+    classes = ("other", "0", "1+", "2+", "3+")
+    shares = np.array([[0.85, 0.1, 0.05, 0, 0], [0.75, 0.05, 0.2, 0, 0], [0.1, 0.3, 0.2, 0.2, 0.2]], np.float32)
+    assert main_classes(shares, classes, shares=True).tolist() == [0, 2, 1]
+    assert main_classes(shares, classes).tolist() == [0, 0, 1]
+    assert main_classes(shares[:, 1:], classes[1:], shares=True).tolist() == [0, 1, 0]

@@ -22,6 +22,7 @@ from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_p
 from wsi_her2.models.membrane.scorer import TRANSFORMS, Feature, Regression
 from wsi_her2.phantom import iter_patches
 from wsi_her2.phantom.composition import LookName
+from wsi_her2.scoring.proportions import TUMOUR_FROM
 from wsi_her2.slides.white_point import white_table
 
 Float32 = npt.NDArray[np.float32]
@@ -30,9 +31,6 @@ Float64 = npt.NDArray[np.float64]
 PATCH_PX = 128
 _DRAWN_MPP = 0.25
 """Patches are drawn as a 40x scanner sees them and then averaged down, which is how slides are read."""
-
-TUMOUR_FROM = 0.2
-"""Share of a patch's area from which it counts as tumour; the logistic target is 0.5 there."""
 
 UNDECIDED_SHARE = 0.08
 """Patches with more in-situ or normal epithelium are left out: by its look it cannot be told from tumour."""

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from wsi_her2.reports.atomic import write_bytes
 from wsi_her2.reports.images import encode_png
 from wsi_her2.reports.palette import NOT_SCORED, OTHER, colour_of, in_words, tumour_classes
-from wsi_her2.reports.patches import check_classes, side_px0
+from wsi_her2.reports.patches import check_classes, gives_shares, side_px0
+from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.slide import Overview
 from wsi_her2.slides.store import PatchStore
@@ -178,7 +179,8 @@ def _label_grid(store: PatchStore, side: int) -> tuple[Int64, int, int]:
     columns, rows = ((xy[shown] - (left, top)) // side).T
     labels = np.full((int(rows.max()) + 1, int(columns.max()) + 1), _NOTHING, np.int64)
     filled = np.where(np.isnan(probabilities), -1, probabilities)
-    labels[rows, columns] = np.where(scored, filled.argmax(axis=1), _UNSCORED)[shown]
+    found = main_classes(filled, store.classes, gives_shares(store))
+    labels[rows, columns] = np.where(scored, found, _UNSCORED)[shown]
     return labels, left, top
 
 
@@ -208,7 +210,7 @@ def _legend(
     scored = ~np.isnan(probabilities).any(axis=1)
     names = tumour_classes(classes)
     if percentages is None:
-        labels = probabilities[scored].argmax(axis=1)
+        labels = main_classes(probabilities[scored], classes, gives_shares(store))
         weight = np.bincount(labels, store.tissue[scored].astype(np.float64), minlength=len(classes))
         total = sum(weight[classes.index(name)] for name in names)
         percentages = {name: 100 * float(weight[classes.index(name)]) / total for name in names} if total else {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.slides.store import PatchStore
 
 _ROWS_AT_ONCE = 4096
@@ -63,7 +64,13 @@ def scored_patches(store: PatchStore, classes: tuple[str, ...]) -> Iterator[Scor
         kept = ~np.isnan(probabilities[rows]).any(axis=1)
         if kept.any():
             scored = probabilities[rows][kept]
-            yield ScoredPatches(xy[rows][kept], tissue[rows][kept], scored, scored.argmax(axis=1))
+            labels = main_classes(scored, store.classes, gives_shares(store))
+            yield ScoredPatches(xy[rows][kept], tissue[rows][kept], scored, labels)
+
+
+def gives_shares(store: PatchStore) -> bool:
+    """Whether what stands in a store as probabilities are shares of each patch."""
+    return store.attributes.get("outputs") == "shares"
 
 
 def check_classes(store: PatchStore, classes: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
 from wsi_her2.scoring.confidence import resample
-from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, share_counts
+from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, main_classes, share_counts
 from wsi_her2.scoring.rule import GROUPS, SCORES, Score, Thresholds, apply_rule, scores_of
 
 Float64 = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ def call_slide(
     if not (np.isfinite(weight[kept]).all() and (weight[kept] >= 0).all()):
         raise ValueError("weights of patches are numbers from 0 on")
     scored = probabilities[kept]
-    labels = scored.argmax(axis=1)
+    labels = main_classes(scored, classes, shares)
     is_tumour = np.isin(labels, [classes.index(name) for name in tumour_classes])
     if not weight[kept][is_tumour].sum() > 0:
         raise ValueError("none of the patches is tumour, so there is nothing to call")

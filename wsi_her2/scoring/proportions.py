@@ -15,6 +15,40 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 
+TUMOUR_FROM = 0.2
+"""Share of a patch that is tumour from which on the patch counts as tumour."""
+
+_OTHER = "other"
+
+
+def main_classes(
+    probabilities: npt.NDArray[np.float32], classes: tuple[str, ...], shares: bool = False
+) -> npt.NDArray[np.int64]:
+    """The class of each patch.
+
+    Parameters
+    ----------
+    probabilities : float32 N x K
+        Without NaN.
+    classes : tuple of str
+    shares : bool
+        Whether they are shares of the patch. A patch of which a fifth is tumour is a patch of tumour, though most
+        of it is not; its class is then the largest among those of tumour.
+
+    Returns
+    -------
+    int64 N
+        Columns.
+    """
+    if not shares or _OTHER not in classes:
+        return np.asarray(probabilities.argmax(axis=1), np.int64)
+    other = classes.index(_OTHER)
+    tumour = probabilities.copy()
+    tumour[:, other] = -1
+    is_tumour = 1 - probabilities[:, other] >= np.float32(TUMOUR_FROM)
+    return np.asarray(np.where(is_tumour, tumour.argmax(axis=1), other), np.int64)
+
+
 def hard_counts(probabilities: npt.NDArray[np.float32], weights: Float64) -> Float64:
     """Weight of the patches whose most probable class is each of the classes.
 

@@ -19,10 +19,11 @@ from wsi_her2.errors import DatasetError, OutputError
 from wsi_her2.learning.datasets.dataset import Dataset, Example, Pixels
 from wsi_her2.learning.datasets.findings import Reading
 from wsi_her2.learning.datasets.origins import ArrayRow, InMemory
-from wsi_her2.learning.membrane import TUMOUR_FROM, UNDECIDED_SHARE
+from wsi_her2.learning.membrane import UNDECIDED_SHARE
 from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.phantom import iter_patches
 from wsi_her2.phantom.composition import LookName
+from wsi_her2.scoring.proportions import TUMOUR_FROM
 from wsi_her2.slides.backends import RGB
 
 CLASSES = (OTHER, *GRADES)
