@@ -388,9 +388,10 @@ def test_a_network_whose_probabilities_are_no_numbers_is_not_packed(tmp_path):
     from wsi_her2.models.packing import Identity, pack
 
     network = build_network(SMALL["sigmoid"])
-    network.hidden.weight.data.fill_(1e38)
+    network.hidden.weight.data.fill_(0)
     network.hidden.bias.data.fill_(1e38)
-    network.out.weight.data.fill_(0)
+    network.out.weight.data.fill_(1e38)
+    network.out.weight.data[:, ::2] *= -1
     identity = Identity("x", ("negative", "positive"), 0.5, True, "ihc", Training(status="unknown"), "o", "v")
     with pytest.raises(ClassifierError, match="no numbers"):
         pack(tmp_path / "x", network, SMALL["sigmoid"], identity, small_patches(64), int8=False)

@@ -81,7 +81,7 @@ def test_ctrl_c_says_what_to_do_and_the_same_command_continues(
     cli: Cli, large_slide: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = _interrupt(large_slide, output, signal.SIGINT, after_blocks=4)
+    process = _interrupt(large_slide, output, signal.SIGINT, after_blocks=2)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "the same command continues" in stderr
