@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
-test: check                            ## set up, lint, type-check, test
-	$(BIN)/python -m pytest
+test: check                            ## set up, lint, type-check, test; whole runs fill the cores by themselves
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/pipelines
+	$(BIN)/python -m pytest tests/pipelines
 
 check: $(VENV)/.installed-dev          ## lint and type-check only
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ def _interrupt(slide: Path, output: Path, how: signal.Signals, after_blocks: int
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(_blocks_done(output)) < after_blocks:
