@@ -251,7 +251,7 @@ def train(
 
     with _errors_explained():
         card = run_train(config, output, workers)
-    shown = card if as_json else {key: value for key, value in card.items() if key not in ("history", "confusion")}
+    shown = card if as_json else {key: value for key, value in card.items() if not isinstance(value, dict)}
     _print_mapping({"file": str(output), **shown}, as_json)
 
 

@@ -14,9 +14,7 @@ from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.models.keras_file import KerasFile, read_keras_file
 from wsi_her2.models.keras_import import architecture_of, weights_from_keras, were_trained
 from wsi_her2.models.loading import MEMBRANE, bundle_path, bundled_bundles, load_classifier
-from wsi_her2.models.networks.architecture import Architecture, named_architecture
-
-USUAL_MPP = 0.5
+from wsi_her2.models.networks.architecture import USUAL_MPP, Architecture, named_architecture
 
 _log = logging.getLogger(__name__)
 

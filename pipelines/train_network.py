@@ -22,7 +22,7 @@ from wsi_her2.models.bundle import Training, read_bundle
 from wsi_her2.models.classifier import Modality
 from wsi_her2.models.extras import need
 from wsi_her2.models.loading import bundle_path
-from wsi_her2.models.networks.architecture import named_architecture
+from wsi_her2.models.networks.architecture import USUAL_MPP, named_architecture
 from wsi_her2.scoring.proportions import response_matrix
 
 if TYPE_CHECKING:
@@ -57,9 +57,6 @@ class NetworkTraining(BaseModel):
     optimisation: Optimisation = Optimisation()
     augmentation: PatchAugmentation = PatchAugmentation()
     seed: int = Field(0, ge=0)
-
-
-USUAL_MPP = 0.5
 
 
 def train_network(

@@ -13,6 +13,9 @@ Family = Literal["pruneff", "ather2"]
 PATCH_PX = {"pruneff": 224, "ather2": 512}
 """Side of the patches of the publication, pixels."""
 
+USUAL_MPP = 0.5
+"""Assumed, and said to be, where nobody states the scale of the training images, um/px."""
+
 CUTS = (1, 2, 3, 4, 5)
 """Blocks of EfficientNetV2-B0 after which PrunEff may be cut."""
 
