@@ -124,21 +124,16 @@ def pack(
     check: dict[Precision, Float32] = {"fp32": expected[:CHECK_IMAGES]}
     described: dict[Precision, Graph] = {}
     for precision, graph in graphs.items():
-        found = run_in_batches(OnnxSession(graph), patches.held_out)
-        agreement = compare(found, expected, patches.source)
-        if precision == "fp32" and agreement.max_difference > _MAX_DIFFERENCE:
+        session = OnnxSession(graph)
+        described[precision] = _describe(graph, session, expected, patches, calibrated=precision != "fp32")
+        worst = described[precision].agreement.max_difference
+        if precision == "fp32" and worst > _MAX_DIFFERENCE:
             raise ClassifierError(
-                f"the graph's probabilities differ from torch's by {agreement.max_difference:.2g} (limit "
+                f"the graph's probabilities differ from torch's by {worst:.2g} (limit "
                 f"{_MAX_DIFFERENCE:g}): the export to ONNX is not to be trusted with this version of torch"
             )
         if precision != "fp32":
-            check[precision] = OnnxSession(graph).run(check_images)
-        described[precision] = Graph(
-            sha256=content_sha256(graph),
-            size_bytes=len(graph),
-            agreement=agreement,
-            calibration="" if precision == "fp32" else f"{len(patches.calibration)} patches ({patches.source})",
-        )
+            check[precision] = session.run(check_images)
     card = BundleCard(
         name=identity.name,
         architecture=architecture,
@@ -172,18 +167,25 @@ def requantise(bundle: Bundle, folder: str | Path, patches: CalibrationPatches) 
     graph = quantised(fp32, patches.calibration)
     session = OnnxSession(graph)
     expected = run_in_batches(OnnxSession(fp32), patches.held_out)
-    described = Graph(
-        sha256=content_sha256(graph),
-        size_bytes=len(graph),
-        agreement=compare(run_in_batches(session, patches.held_out), expected, patches.source),
-        calibration=f"{len(patches.calibration)} patches ({patches.source})",
-    )
+    described = _describe(graph, session, expected, patches, calibrated=True)
     card = bundle.card.model_copy(update={"graphs": {**bundle.card.graphs, "int8": described}})
     check: dict[Precision, Float32] = {
         "fp32": bundle.check_probabilities("fp32"),
         "int8": session.run(bundle.check_images),
     }
     return write_bundle(folder, card, bundle.weights, bundle.check_images, check, {"fp32": fp32, "int8": graph})
+
+
+def _describe(
+    graph: bytes, session: OnnxSession, expected: Float32, patches: CalibrationPatches, *, calibrated: bool
+) -> Graph:
+    """A graph as the card has it, with its agreement measured on the patches held out."""
+    return Graph(
+        sha256=content_sha256(graph),
+        size_bytes=len(graph),
+        agreement=compare(run_in_batches(session, patches.held_out), expected, patches.source),
+        calibration=f"{len(patches.calibration)} patches ({patches.source})" if calibrated else "",
+    )
 
 
 def restate(bundle: Bundle, folder: str | Path, statements: Mapping[str, str]) -> Bundle:
