@@ -36,8 +36,9 @@ class NetworkTraining(BaseModel):
 
     `start` is 'scratch', 'imagenet', a file of ImageNet weights, or a bundle whose weights are taken over, without
     the last layer if the classes are others; `freeze_body` then trains the head only. `dense_weight` weighs a
-    second loss on the label of every 8 um, which only phantoms have. `sigmoid` gives two classes one unit. `mpp`
-    is null where images are used whole and nobody knows their scale.
+    second loss on the label of every 8 um, which only phantoms have. `crop_px` trains on smaller patches than the
+    network is for: more looks in a step at the same cost, where the label of each place is known. `sigmoid` gives
+    two classes one unit. `mpp` is null where images are used whole and nobody knows their scale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class NetworkTraining(BaseModel):
     sigmoid: bool = False
     class_weights: bool = False
     dense_weight: float = Field(0.0, ge=0)
+    crop_px: int | None = Field(None, ge=64)
     optimisation: Optimisation = Optimisation()
     augmentation: PatchAugmentation = PatchAugmentation()
     seed: int = Field(0, ge=0)
@@ -101,6 +103,7 @@ def train_network(
         seed=settings.seed,
         workers=workers,
         console=console,
+        crop_px=settings.crop_px,
     )
     import torch
 
@@ -111,6 +114,8 @@ def train_network(
     architecture = named_architecture(
         settings.architecture, len(parts.classes), sigmoid=settings.sigmoid, patch_px=settings.patch_px
     )
+    if settings.crop_px is not None and settings.crop_px < architecture.min_patch_px:
+        raise ConfigurationError(f"crop_px: {architecture.name} needs at least {architecture.min_patch_px} px")
     torch.manual_seed(settings.seed)
     network = build_network(architecture)
     started_from = give_start(network, settings.start, settings.architecture, parts.classes)

@@ -26,7 +26,7 @@ from wsi_her2.learning.datasets import (
     read_warwick,
 )
 from wsi_her2.learning.fields import FIELD_CLASSES, FieldSettings, rendered_fields
-from wsi_her2.learning.samples import FieldSamples, ImageSamples
+from wsi_her2.learning.samples import FieldSamples, ImageSamples, JoinedSamples
 from wsi_her2.learning.splits import check_split, split_by_group, write_split
 from wsi_her2.models.calibration import CALIBRATION_PATCHES, HELD_OUT_PATCHES, CalibrationPatches, phantom_patches
 from wsi_her2.models.classifier import Modality, Outputs
@@ -42,16 +42,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PhantomSlides(_Section):
+    """Digital slides with some fields of each: they hold what a slide holds beside its tumour, as much as it does."""
+
+    count: int = Field(ge=1)
+    fields: int = Field(12, ge=2)
+    seed: int = Field(0, ge=0)
+
+
 class PhantomsData(_Section):
     """Digital phantoms, rendered once: `count` fields to train on and `validation_count` to select by.
 
-    `per_field` patches of each field make an epoch. Both parts have scenes of their own.
+    Both parts have scenes of their own; `slides` join the training part. `per_field` patches of each field make an
+    epoch.
     """
 
     kind: Literal["phantoms"]
     looks: tuple[LookName, ...] = Field(min_length=1)
     count: int = Field(ge=8)
     validation_count: int = Field(ge=8)
+    slides: PhantomSlides | None = None
     field_px: int = Field(512, ge=64)
     per_field: int = Field(2, ge=1)
     seed: int = Field(0, ge=0)
@@ -148,16 +158,21 @@ class Parts:
 
 def open_data(
     data: TrainingData, output: Path, *, patch_px: int, mpp: float, modality: Modality, seed: int, workers: int,
-    console: Console,
+    console: Console, crop_px: int | None = None,
 ) -> Parts:  # fmt: skip
     """The samples of a section; the split and what was found wrong are written to the training's folder.
+
+    With `crop_px`, patches to train on are of that side; those to select by are whole.
 
     Raises
     ------
     DatasetError, ConfigurationError
     """
     if isinstance(data, PhantomsData):
-        return _from_phantoms(data, output, patch_px, mpp, modality, seed, workers, console)
+        crop = crop_px or patch_px
+        return _from_phantoms(data, output, patch_px, crop, mpp, modality, seed, workers, console)
+    if crop_px is not None:
+        raise ConfigurationError("crop_px is for phantoms: the label of an image is that of the whole of it")
     reading = read_images(data, modality, patch_px, mpp)
     (output / FINDINGS_FILE).write_text("".join(f"{finding}\n" for finding in reading.findings), encoding="utf-8")
     if reading.findings:
@@ -208,27 +223,42 @@ def calibration_patches(parts: Parts, patch_px: int, mpp: float, modality: Modal
 
 
 def _from_phantoms(
-    data: PhantomsData, output: Path, patch_px: int, mpp: float, modality: Modality, seed: int, workers: int,
-    console: Console,
+    data: PhantomsData, output: Path, patch_px: int, crop_px: int, mpp: float, modality: Modality, seed: int,
+    workers: int, console: Console,
 ) -> Parts:  # fmt: skip
+    wanted = [
+        ("training", FieldSettings(data.count, data.field_px, mpp, data.looks, data.seed, modality)),
+        (
+            "validation",
+            FieldSettings(data.validation_count, data.field_px, mpp, data.looks, data.seed + 1, modality),
+        ),
+    ]
+    said = f"{data.count} fields"
+    if data.slides is not None:
+        count, each = data.slides.count, data.slides.fields
+        said += f" and {count} slides with {each} fields each,"
+        settings = FieldSettings(
+            count * each, data.field_px, mpp, data.looks, data.slides.seed, modality, per_slide=each
+        )
+        wanted.append(("training, from slides", settings))
     fields = []
     with Progress(console=console) as progress:
-        for what, count, offset in (("training", data.count, 0), ("validation", data.validation_count, 1)):
-            bar = progress.add_task(f"fields for {what}", total=count)
-            wanted = FieldSettings(count, data.field_px, mpp, data.looks, data.seed + offset, modality)
+        for what, settings in wanted:
+            bar = progress.add_task(f"fields for {what}", total=settings.count)
             show: Callable[[int, int], None] = partial(_show, progress, bar)
-            fields.append(rendered_fields(wanted, output.parent / FIELDS, workers, show))
-            progress.update(bar, completed=count)
-    labels = fields[0].labels
+            fields.append(rendered_fields(settings, output.parent / FIELDS, workers, show))
+            progress.update(bar, completed=settings.count)
+    trained = [fields[0], *fields[2:]]
+    labels = np.concatenate([part.labels for part in trained])
     return Parts(
         classes=FIELD_CLASSES,
         outputs="shares",
-        train=FieldSamples(fields[0], patch_px, seed, data.per_field),
+        train=JoinedSamples(*(FieldSamples(part, crop_px, seed, data.per_field) for part in trained)),
         validation=FieldSamples(fields[1], patch_px, None),
         test=None,
         test_groups=(),
         validation_groups=tuple(map(str, range(data.validation_count))),
-        description=f"{data.count} fields of {data.field_px} px of digital phantoms (looks: "
+        description=f"{said} of {data.field_px} px of digital phantoms (looks: "
         f"{', '.join(data.looks)}; seed {data.seed}), no tissue of patients",
         class_counts=np.array([(labels == index).sum() for index in range(len(FIELD_CLASSES))], np.float64),
     )

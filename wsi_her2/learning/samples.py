@@ -67,6 +67,39 @@ class FieldSamples:
         }
 
 
+class JoinedSamples:
+    """Several sequences of samples as one.
+
+    Parameters
+    ----------
+    parts : sequences of samples
+        With the same keys.
+    """
+
+    def __init__(self, *parts: FieldSamples) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def epoch(self) -> int:
+        """Of all parts."""
+        return self._parts[0].epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        for part in self._parts:
+            part.epoch = epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - int(self._ends[part]) + len(self._parts[part])]
+
+
 class ImageSamples:
     """Whole images of a data set, brought to the size of a patch.
 

@@ -275,6 +275,60 @@ def draw_scene_spec(
     )
 
 
+def draw_slide_spec(
+    rng: np.random.Generator, mpp: float, looks: tuple[LookName, ...], modality: Modality
+) -> PhantomSpec:
+    """A small slide of any composition, for training.
+
+    Parameters
+    ----------
+    rng
+        Decides everything.
+    mpp
+        Microns per pixel.
+    looks
+        Looks to draw from.
+    modality
+        Stain.
+
+    Returns
+    -------
+    PhantomSpec
+        1 mm wide. Shares of the classes are spread over all that a slide can be: nearly pure, mixed with the
+        neighbours, or anything; rare classes are as often absent as present.
+    """
+    main = int(rng.integers(4))
+    concentration = np.full(4, 0.3)
+    concentration[main] = float(rng.choice((3.0, 8.0, 25.0)))
+    for neighbour in (main - 1, main + 1):
+        if 0 <= neighbour < 4:
+            concentration[neighbour] = float(rng.choice((0.5, 1.5, 4.0)))
+    shares = rng.dirichlet(np.ones(4) if rng.random() < 0.2 else concentration)
+    # What is rarer than one cell in fifty is as well absent.
+    shares = np.where((shares < 0.02) & (np.arange(4) != shares.argmax()) & (rng.random(4) < 0.5), 0.0, shares)
+    shares = shares / shares.sum()
+    artefacts = tuple(name for name, often in (("blur", 0.1), ("edge", 0.1)) if rng.random() < often)
+    return PhantomSpec(
+        score=None,
+        class_fractions=tuple(float(share) for share in shares),  # type: ignore[arg-type]
+        tumour_share=float(rng.uniform(0.25, 0.65)),
+        width_mm=1.0,
+        height_mm=1.0,
+        mpp=mpp,
+        seed=int(rng.integers(2**31)),
+        look=looks[int(rng.integers(len(looks)))],
+        outline="resection" if rng.random() < 0.3 else "core",
+        modality=modality,
+        artefacts=artefacts,  # type: ignore[arg-type]
+        clustering=float(rng.uniform(0.3, 0.9)),
+        pattern="mixed",
+        in_situ_share=float(rng.uniform(0.0, 0.06)),
+        normal_share=float(rng.uniform(0.0, 0.06)),
+        fat_share=float(rng.uniform(0.0, 0.12)),
+        necrosis_share=float(rng.uniform(0.0, 0.04)),
+    )
+
+
 def _cut(
     phantom: Phantom, x: int, y: int, patch_px: int, jpeg: bool, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], int, tuple[float, float, float]]:
