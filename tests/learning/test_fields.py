@@ -15,7 +15,7 @@ from wsi_her2.learning.fields import (
     class_shares,
     rendered_fields,
 )
-from wsi_her2.learning.samples import FieldSamples, fitted
+from wsi_her2.learning.samples import FieldSamples, JoinedSamples, fitted
 from wsi_her2.slides.density import optical_density, unmix
 
 SETTINGS = FieldSettings(6, field_px=256, seed=5, looks=("aperio", "nanozoomer"))
@@ -53,6 +53,57 @@ def test_other_settings_make_other_fields(fields, cache):
     other = rendered_fields(FieldSettings(2, field_px=256, seed=6, looks=("aperio",)), cache)
     assert len(other) == 2
     assert not np.array_equal(other.pixels[0], fields.pixels[0])
+
+
+@pytest.fixture(scope="module")
+def of_slides(cache):
+    return rendered_fields(FieldSettings(6, field_px=256, seed=5, looks=("aperio", "nanozoomer"), per_slide=3), cache)
+
+
+def test_fields_of_a_slide_share_its_stain_and_show_other_places(of_slides):
+    """Three fields of one slide have one hue of hematoxylin; the next slide has its own."""
+    assert len(of_slides) == 6
+    for first in (0, 3):
+        assert not np.array_equal(of_slides.pixels[first], of_slides.pixels[first + 1])
+    hues = []
+    for pixels in of_slides.pixels:
+        density = optical_density(np.asarray(pixels)).reshape(-1, 3)
+        blue = density[(density[:, 0] > 0.12) & (density[:, 0] > 1.5 * density[:, 2])]
+        assert len(blue) > 100
+        hues.append(np.median(blue / np.linalg.norm(blue, axis=1, keepdims=True), axis=0))
+    hues = np.array(hues).reshape(2, 3, 3)
+    within = np.abs(hues - hues.mean(axis=1, keepdims=True)).max()
+    assert within < np.abs(hues[0].mean(axis=0) - hues[1].mean(axis=0)).max()
+
+
+def test_fields_of_slides_hold_tissue_and_do_not_depend_on_the_number_of_workers(of_slides, tmp_path):
+    again = rendered_fields(of_slides.settings, tmp_path, workers=2)
+    np.testing.assert_array_equal(again.pixels, of_slides.pixels)
+    np.testing.assert_array_equal(again.labels, of_slides.labels)
+    assert ((of_slides.pixels.min(axis=-1) < 245).mean(axis=(1, 2)) > 0.05).all()
+
+
+def test_fields_are_those_of_whole_slides():
+    with pytest.raises(DatasetError, match="whole slides"):
+        FieldSettings(10, per_slide=3)
+
+
+def test_a_field_larger_than_its_slide_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="do not fit"):
+        rendered_fields(FieldSettings(2, field_px=4096, seed=1, looks=("aperio",), per_slide=2), tmp_path)
+
+
+def test_joined_samples_are_those_of_their_parts_and_share_the_epoch(fields, of_slides):
+    first, second = FieldSamples(fields, 96, seed=1), FieldSamples(of_slides, 96, seed=2, per_field=2)
+    joined = JoinedSamples(first, second)
+    assert len(joined) == 18
+    joined.epoch = 4
+    assert first.epoch == second.epoch == joined.epoch == 4
+    np.testing.assert_array_equal(joined[5]["image"], first[5]["image"])
+    np.testing.assert_array_equal(joined[6]["image"], second[0]["image"])
+    np.testing.assert_array_equal(joined[17]["image"], second[11]["image"])
+    with pytest.raises(IndexError):
+        joined[18]
 
 
 def test_labels_lie_where_the_staining_is(fields):

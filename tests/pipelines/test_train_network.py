@@ -149,15 +149,19 @@ def test_phantoms_make_a_classifier_of_shares(tmp_path):
         "count": 8,
         "validation_count": 8,
         "field_px": 128,
+        "slides": {"count": 2, "fields": 3, "seed": 4},
         "seed": 1,
     }
+    optimisation = {"epochs": 1, "batch": 4, "average": 0.9}
     settings = described(
-        None, data=data, mpp=0.5, dense_weight=1.0, optimisation={"epochs": 1, "batch": 4, "average": 0.9}
+        None, data=data, mpp=0.5, patch_px=128, crop_px=96, dense_weight=1.0, optimisation=optimisation
     )
     card = train(write(tmp_path / "config.yaml", settings), tmp_path / "out", workers=1)
     bundle = read_bundle(tmp_path / "out" / "bundle")
     assert bundle.card.outputs == "shares"
+    assert "8 fields and 2 slides with 3 fields each" in bundle.card.training.data
     assert "no tissue of patients" in bundle.card.training.data
+    assert bundle.card.architecture.patch_px == 128
     assert np.allclose(np.sum(bundle.card.confusion, axis=1), 1, atol=1e-3)
     assert 0 < card["share_error"] < 1
 
@@ -171,6 +175,7 @@ def test_phantoms_make_a_classifier_of_shares(tmp_path):
         ({"start": "imagenet", "architecture": "ather2", "patch_px": 96}, ConfigurationError, "ATHER2"),
         ({"optimisation": {"epochs": 0}}, ConfigurationError, "epochs"),
         ({"unknown": 1}, ConfigurationError, "unknown"),
+        ({"crop_px": 64}, ConfigurationError, "crop_px is for phantoms"),
         ({"data": {"kind": "breakhis", "folder": "."}}, ConfigurationError, "H&E"),
     ],
 )
