@@ -1,11 +1,13 @@
 """The classifiers side by side, on digital slides of looks that none was trained on, and on real cores.
 
-    python benchmarks/classifiers.py -o OUT [BUNDLE...] [--table docs/classifiers.md] [--annotate DIR]
+    python benchmarks/classifiers.py -o OUT [BUNDLE...] [--table docs/classifiers.md]
+        [--figure docs/classifiers.jpg] [--annotate DIR]
 
 Draws 40 digital slides (scores and the guideline's borders; looks and seeds that the networks never saw in
 training) and scores them with the membrane scorer and with each bundle. With WSI_HER2_TEST_DATA set it also scores
 the real cores in that folder, whose score is one pathologist's. OUT keeps slides, results and `errors.csv`;
---annotate writes a copy of each bundle whose card says what was measured.
+--figure shows the real cores with the heatmap of each classifier; --annotate writes a copy of each bundle whose
+card says what was measured.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from wsi_her2.models.loading import MEMBRANE
 from wsi_her2.models.packing import restate
 from wsi_her2.phantom import PhantomSpec, render_phantom
 from wsi_her2.phantom.composition import LookName
+from wsi_her2.reports.palette import hex_of
 from wsi_her2.scoring.result import SlideResult
+from wsi_her2.slides.slide import open_slide
 
 SCORES = ("0", "1+", "2+", "3+")
 HELD_OUT_LOOKS: tuple[LookName, ...] = ("oesophagus_tma", "bluish")
@@ -43,6 +47,7 @@ BORDERS = {
 }
 SIZE_MM = 1.2
 FIRST_SEED = 95_000
+PICTURE_PX = 700
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,43 @@ def cores_table(by_classifier: dict[str, list[SlideResult]]) -> str:
     return "\n".join(lines)
 
 
+def draw_cores(
+    slides: list[Path], by_classifier: dict[str, list[SlideResult]], results: dict[str, Path], target: Path
+) -> None:
+    """A row for each core: the core as it is, and the heatmap of each classifier with its call."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = ("core", *by_classifier)
+    figure, axes = pyplot.subplots(
+        len(slides), len(columns), figsize=(3.1 * len(columns), 3.3 * len(slides)), layout="constrained"
+    )
+    for row, path in enumerate(slides):
+        slide = open_slide(path)
+        mpp = slide.mpp * max(slide.dimensions) / PICTURE_PX
+        size = (round(extent * slide.mpp / mpp) for extent in slide.dimensions)
+        core = slide.read(0, 0, *size, mpp)
+        truth = path.stem.removeprefix("ihc_core_score")
+        axes[row, 0].imshow(core)
+        axes[row, 0].set_title(f"{truth}\npathologist {truth[0]}{'+' if truth[0] != '0' else ''}", fontsize=10)
+        for column, (name, found) in enumerate(by_classifier.items(), 1):
+            result = found[row]
+            heatmap = pyplot.imread(results[name] / result.slide_id / "heatmap.png")
+            # The legend below the tissue is the same in all of them.
+            axes[row, column].imshow(heatmap[: round(heatmap.shape[1] * core.shape[0] / core.shape[1])])
+            call = result.call
+            said = f"{call.score} ({call.confidence:.2f})" if call else "no call: " + result.gate[0].code
+            axes[row, column].set_title(f"{name}\n{said.replace('_', ' ')}", fontsize=10)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    patches = [pyplot.Rectangle((0, 0), 1, 1, color=hex_of(name)) for name in SCORES]
+    figure.legend(patches, SCORES, loc="outside lower center", ncols=len(SCORES), frameon=False)
+    figure.savefig(target, dpi=110, pil_kwargs={"quality": 82})
+    pyplot.close(figure)
+
+
 def statements(rows: list[Row], cores: list[SlideResult]) -> dict[str, str]:
     """What was measured of one classifier, for its card."""
     right = sum(row.call == row.truth for row in rows)
@@ -179,11 +221,13 @@ def main() -> None:
     parser.add_argument("bundles", nargs="*", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--annotate", type=Path, help="folder for bundles whose cards say what was measured")
+    parser.add_argument("--figure", type=Path, help="JPEG of the real cores to write")
     parser.add_argument("--table", type=Path, help="Markdown page to write")
     options = parser.parse_args()
     slides = draw(options.output / "slides")
     models = {MEMBRANE: MEMBRANE} | {read_bundle(path).card.name: str(path) for path in options.bundles}
     data = os.environ.get("WSI_HER2_TEST_DATA")
+    paths = sorted((Path(data) / "slides").glob("ihc_core_score*.tif")) if data else []
     rows: list[Row] = []
     cores: dict[str, list[SlideResult]] = {}
     for name, model in models.items():
@@ -191,8 +235,10 @@ def main() -> None:
         run = score(slides, options.output / name, config)
         rows += [compare(name, result, options.output / "slides") for result in run.results]
         if data:
-            paths = sorted((Path(data) / "slides").glob("ihc_core_score*.tif"))
             cores[name] = list(score(paths, options.output / f"{name}-cores", config).results)
+    if data and options.figure:
+        folders = {name: options.output / f"{name}-cores" for name in cores}
+        draw_cores(paths, cores, folders, options.figure)
     with (options.output / "errors.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(Row.__dataclass_fields__)
@@ -227,6 +273,11 @@ def main() -> None:
             "",
             cores_table(cores),
             "",
+            *(
+                (f"![The cores with the heatmaps of the classifiers]({options.figure.name})", "")
+                if options.figure
+                else ()
+            ),
         ]
     text = "\n".join(page)
     print(text)

@@ -43,7 +43,7 @@ class _Section(BaseModel):
 
 
 class PhantomSlides(_Section):
-    """Digital slides with some fields of each: they hold what a slide holds beside its tumour, as much as it does."""
+    """Digital slides with some fields of each: they hold what a slide holds beside its tumour."""
 
     count: int = Field(ge=1)
     fields: int = Field(12, ge=2)

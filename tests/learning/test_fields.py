@@ -57,7 +57,9 @@ def test_other_settings_make_other_fields(fields, cache):
 
 @pytest.fixture(scope="module")
 def of_slides(cache):
-    return rendered_fields(FieldSettings(6, field_px=256, seed=5, looks=("aperio", "nanozoomer"), per_slide=3), cache)
+    return rendered_fields(
+        FieldSettings(6, field_px=256, seed=5, looks=("aperio", "nanozoomer"), per_slide=3), cache
+    )
 
 
 def test_fields_of_a_slide_share_its_stain_and_show_other_places(of_slides):
