@@ -187,6 +187,43 @@ def report(
 
 
 @app.command()
+def evaluate(
+    results: Annotated[
+        Path, typer.Argument(help="Output folder of a run, or its slides.csv.", show_default=False)
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            help="Table (Warwick's columns, or slide_id and her2_score), or a folder of digital slides.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; `evaluation` in the run by default.")
+    ] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="CSV of 4 x 4 points: rows truth, columns call, 0 to 3+.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How far the calls agree with a ground truth: figures with intervals, a table, a page."""
+    from pipelines.evaluate import described, evaluate_run
+
+    with _errors_explained():
+        evaluation = evaluate_run(results, truth, output, points)
+    if as_json:
+        typer.echo(json.dumps(described(evaluation), indent=2))
+        return
+    agreement = evaluation.agreement
+    typer.echo(f"{agreement.slides} slides with a truth, {agreement.assessed} with a call")
+    width = max(map(len, agreement.estimates))
+    for name, estimate in agreement.estimates.items():
+        if str(estimate) != "-":
+            typer.echo(f"{name:<{width}}  {estimate}")
+    typer.echo(f"Page: {evaluation.page}")
+
+
+@app.command()
 def phantom(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the slides.", show_default=False)],
     score: Annotated[list[str] | None, typer.Option(help="Repeat for more slides; all four by default.")] = None,

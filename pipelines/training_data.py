@@ -46,6 +46,7 @@ class PhantomSlides(_Section):
     """Digital slides with some fields of each: they hold what a slide holds beside its tumour."""
 
     count: int = Field(ge=1)
+    validation_count: int = Field(ge=1)
     fields: int = Field(12, ge=2)
     seed: int = Field(0, ge=0)
 
@@ -53,8 +54,8 @@ class PhantomSlides(_Section):
 class PhantomsData(_Section):
     """Digital phantoms, rendered once: `count` fields to train on and `validation_count` to select by.
 
-    Both parts have scenes of their own; `slides` join the training part. `per_field` patches of each field make an
-    epoch.
+    Both parts have scenes of their own, and `slides` of their own where they are asked for. `per_field` patches of
+    each field make an epoch.
     """
 
     kind: Literal["phantoms"]
@@ -226,38 +227,40 @@ def _from_phantoms(
     data: PhantomsData, output: Path, patch_px: int, crop_px: int, mpp: float, modality: Modality, seed: int,
     workers: int, console: Console,
 ) -> Parts:  # fmt: skip
-    wanted = [
-        ("training", FieldSettings(data.count, data.field_px, mpp, data.looks, data.seed, modality)),
-        (
-            "validation",
-            FieldSettings(data.validation_count, data.field_px, mpp, data.looks, data.seed + 1, modality),
-        ),
+    def wanted(count: int, seed: int, per_slide: int = 1) -> FieldSettings:
+        return FieldSettings(count * per_slide, data.field_px, mpp, data.looks, seed, modality, per_slide)
+
+    parts = [
+        ("training", wanted(data.count, data.seed)),
+        ("validation", wanted(data.validation_count, data.seed + 1)),
     ]
     said = f"{data.count} fields"
     if data.slides is not None:
-        count, each = data.slides.count, data.slides.fields
-        said += f" and {count} slides with {each} fields each,"
-        settings = FieldSettings(
-            count * each, data.field_px, mpp, data.looks, data.slides.seed, modality, per_slide=each
-        )
-        wanted.append(("training, from slides", settings))
+        slides, each = data.slides, data.slides.fields
+        said += f" and {slides.count} slides with {each} fields each,"
+        parts.append(("training, from slides", wanted(slides.count, slides.seed, each)))
+        parts.append(("validation, from slides", wanted(slides.validation_count, slides.seed + 1, each)))
     fields = []
     with Progress(console=console) as progress:
-        for what, settings in wanted:
+        for what, settings in parts:
             bar = progress.add_task(f"fields for {what}", total=settings.count)
             show: Callable[[int, int], None] = partial(_show, progress, bar)
             fields.append(rendered_fields(settings, output.parent / FIELDS, workers, show))
             progress.update(bar, completed=settings.count)
-    trained = [fields[0], *fields[2:]]
+    trained, held = fields[::2], fields[1::2]
     labels = np.concatenate([part.labels for part in trained])
     return Parts(
         classes=FIELD_CLASSES,
         outputs="shares",
         train=JoinedSamples(*(FieldSamples(part, crop_px, seed, data.per_field) for part in trained)),
-        validation=FieldSamples(fields[1], patch_px, None),
+        validation=JoinedSamples(*(FieldSamples(part, patch_px, None) for part in held)),
         test=None,
         test_groups=(),
-        validation_groups=tuple(map(str, range(data.validation_count))),
+        validation_groups=tuple(
+            f"{part.settings.seed}-{number // part.settings.per_slide}"
+            for part in held
+            for number in range(len(part))
+        ),
         description=f"{said} of {data.field_px} px of digital phantoms (looks: "
         f"{', '.join(data.looks)}; seed {data.seed}), no tissue of patients",
         class_counts=np.array([(labels == index).sum() for index in range(len(FIELD_CLASSES))], np.float64),

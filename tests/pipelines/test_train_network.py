@@ -149,7 +149,7 @@ def test_phantoms_make_a_classifier_of_shares(tmp_path):
         "count": 8,
         "validation_count": 8,
         "field_px": 128,
-        "slides": {"count": 2, "fields": 3, "seed": 4},
+        "slides": {"count": 2, "validation_count": 1, "fields": 3, "seed": 4},
         "seed": 1,
     }
     optimisation = {"epochs": 1, "batch": 4, "average": 0.9}

@@ -8,6 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.learning.confusion import (
+    accuracy,
+    matthews,
+    mean_f1,
+    mean_precision,
+    mean_recall,
+    quadratic_kappa,
+)
+
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -115,7 +124,7 @@ def evaluate(
         weights.append(np.bincount(rng.integers(size, size=size), minlength=size)[of_group].astype(np.float64))
     drawn = np.array([_figures(probabilities, found, labels, weight) for weight in weights])
     with np.errstate(all="ignore"):
-        low, high = _percentiles(drawn[1:])
+        low, high = central_95(drawn[1:])
     estimates = {
         name: Estimate(float(drawn[0, i]), float(low[i]), float(high[i])) for i, name in enumerate(METRICS)
     }
@@ -124,8 +133,8 @@ def evaluate(
     return Evaluation(tuple(classes), estimates, confusion, count, size)
 
 
-def _percentiles(drawn: Float64) -> tuple[Float64, Float64]:
-    """2.5th and 97.5th percentile of each column, of what is defined in it."""
+def central_95(drawn: Float64) -> tuple[Float64, Float64]:
+    """2.5th and 97.5th percentile of each column (float64 B x M), of what is defined in it."""
     bounds = []
     for column in drawn.T:
         defined = column[np.isfinite(column)]
@@ -144,58 +153,14 @@ def _figures(probabilities: Float32, found: Int64, labels: Int64, weight: Float6
     ]
 
 
-def _accuracy(confusion: Float64) -> float:
-    return float(np.trace(confusion) / confusion.sum())
-
-
-def _present(confusion: Float64) -> npt.NDArray[np.bool_]:
-    return np.asarray(confusion.sum(axis=1) > 0)
-
-
-def _recalls(confusion: Float64) -> Float64:
-    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1e-12))
-
-
-def _precisions(confusion: Float64) -> Float64:
-    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=0), 1e-12))
-
-
-def _recall(confusion: Float64) -> float:
-    return float(_recalls(confusion)[_present(confusion)].mean())
-
-
-def _precision(confusion: Float64) -> float:
-    return float(_precisions(confusion)[_present(confusion)].mean())
-
-
-def _f1(confusion: Float64) -> float:
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float((2 * np.diag(confusion) / np.maximum(total, 1e-12))[_present(confusion)].mean())
-
-
-def _matthews(confusion: Float64) -> float:
-    """Matthews' correlation for any number of classes (Gorodkin 2004)."""
-    total, right = confusion.sum(), np.trace(confusion)
-    true, found = confusion.sum(axis=1), confusion.sum(axis=0)
-    spread = (total**2 - (found**2).sum()) * (total**2 - (true**2).sum())
-    return float((right * total - true @ found) / np.sqrt(spread)) if spread > 0 else float("nan")
-
-
-def _quadratic_kappa(confusion: Float64) -> float:
-    steps = np.subtract.outer(np.arange(len(confusion)), np.arange(len(confusion))) ** 2
-    chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
-    expected = (steps * chance).sum()
-    return float(1 - (steps * confusion).sum() / expected) if expected > 0 else float("nan")
-
-
 _FROM_CONFUSION: tuple[Callable[[Float64], float], ...] = (
-    _accuracy,
-    _recall,
-    _precision,
-    _recall,
-    _f1,
-    _matthews,
-    _quadratic_kappa,
+    accuracy,
+    mean_recall,
+    mean_precision,
+    mean_recall,
+    mean_f1,
+    matthews,
+    quadratic_kappa,
 )
 
 

@@ -19,6 +19,8 @@ _SCORE = ("her2 score", "her2score", "score")
 _COMPLETE = "percentage cells with complete membrane staining"
 _SLIDE = ("slide id", "slide", "slide name")
 _LABEL = ("label", "class", "her2 score", "score")
+_PERCENTAGES = ("pct 0", "pct 1", "pct 2", "pct 3")
+_SLIDE_COMPLETE = ("pct complete membrane",)
 _GROUP = ("group", "patient", "case", "caseno", "case no")
 
 
@@ -42,11 +44,23 @@ class CaseTruth:
 
 @dataclass(frozen=True)
 class SlideTruth:
-    """What a table says of a slide: its class, and the patient or case where it says that too."""
+    """What a table says of a slide: its class, and the patient or case and the percentages where it says them too.
+
+    Attributes
+    ----------
+    slide, label : str
+    group : str or None
+        Patient or case.
+    percentages : tuple of float or None
+        Of 0, 1+, 2+ and 3+ in the tumour.
+    pct_complete_membrane : float or None
+    """
 
     slide: str
     label: str
     group: str | None
+    percentages: tuple[float, ...] | None = None
+    pct_complete_membrane: float | None = None
 
 
 def case_name(text: str) -> str:
@@ -132,7 +146,8 @@ def read_truth(path: str | Path) -> tuple[dict[str, CaseTruth], tuple[Finding, .
 def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Finding, ...]]:
     """Read a table of slides: `slide_id`, `label` (or `class`, `her2_score`) and, if known, `group` or `patient`.
 
-    Labels that mean a grade are written `0`, `1+`, `2+` or `3+`. Raises as `read_truth` does.
+    `pct_0`, `pct_1`, `pct_2`, `pct_3` and `pct_complete_membrane` are read where they are. Labels that mean a
+    grade are written `0`, `1+`, `2+` or `3+`. Raises as `read_truth` does.
     """
     path = Path(path)
     table = _read_table(path)
@@ -143,6 +158,8 @@ def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Fi
         raise DatasetError(
             f"{path}: the columns are {', '.join(map(str, table.columns))}; needed are slide_id and label"
         )
+    shares = [_first(columns, (name,)) for name in _PERCENTAGES]
+    complete_column = _first(columns, _SLIDE_COMPLETE)
     truths: dict[str, SlideTruth] = {}
     contradicted: set[str] = set()
     findings: list[Finding] = []
@@ -153,7 +170,16 @@ def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Fi
                 findings.append(error("bad-row", path, f"line {line}: slide {slide!r} with the label {label!r}"))
             continue
         group = str(row[group_column]).strip() if group_column is not None else ""
-        truth = SlideTruth(slide, parse_grade(label) or label, case_name(group) or None)
+        read = [None if column is None else _percent(str(row[column])) for column in shares]
+        percentages = tuple(share for share in read if share is not None)
+        complete = None if complete_column is None else _percent(str(row[complete_column]))
+        truth = SlideTruth(
+            slide,
+            parse_grade(label) or label,
+            case_name(group) or None,
+            percentages if len(percentages) == len(_PERCENTAGES) else None,
+            complete,
+        )
         if slide in truths and truths[slide] != truth:
             contradicted.add(slide)
             findings.append(
