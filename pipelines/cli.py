@@ -85,6 +85,10 @@ def score(
     model: Annotated[str | None, typer.Option(help="Name of a classifier, a model bundle, or a file.")] = None,
     modality: Annotated[Modality | None, typer.Option(help="What the slides are stained with.")] = None,
     mpp: MppOption = None,
+    roi: Annotated[
+        list[Path] | None,
+        typer.Option(help="GeoJSON of regions, named like its slide, or a folder of them; repeatable."),
+    ] = None,
     runtime: Annotated[
         Runtime | None, typer.Option(help="What computes a network; auto: the fastest on this machine.")
     ] = None,
@@ -113,6 +117,7 @@ def score(
                 "model": model,
                 "modality": modality.value if modality else None,
                 "mpp": mpp,
+                "regions.files": [path.resolve() for path in roi] if roi else None,
                 "runtime": runtime.value if runtime else None,
                 "precision": precision.value if precision else None,
                 "tta": tta.value if tta else None,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wsi_her2.errors import ConfigurationError
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.regions import RegionNames
 from wsi_her2.slides.stain import StainSettings
 from wsi_her2.slides.tissue import TissueSettings
 
@@ -33,6 +34,19 @@ class ConfidenceSettings(_Section):
     """Side of the tissue blocks that are resampled, um."""
 
     block_um: float = Field(500.0, gt=0)
+
+
+class RegionSettings(_Section):
+    """Annotated regions: GeoJSON files or folders of them, and what their names mean."""
+
+    files: tuple[Path, ...] = ()
+    include: tuple[str, ...] = RegionNames().include
+    exclude: tuple[str, ...] = RegionNames().exclude
+
+    @property
+    def names(self) -> RegionNames:
+        """What the names mean."""
+        return RegionNames(self.include, self.exclude)
 
 
 class ComputeSettings(_Section):
@@ -58,6 +72,7 @@ class RunConfig(_Section):
     store_patches: bool = False
     percentages: Literal["counts", "shares", "corrected"] | None = None
     tissue: TissueSettings = TissueSettings()
+    regions: RegionSettings = RegionSettings()
     patches: PatchSettings = PatchSettings()
     stain: StainSettings = StainSettings()
     thresholds: Thresholds = Thresholds()

@@ -19,7 +19,9 @@ def software_version() -> str:
         return "unknown"
 
 
-def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str, runtime: str) -> str:
+def slide_fingerprint(
+    path: Path, config: RunConfig, classifier_sha256: str, runtime: str, regions: Path | None = None
+) -> str:
     """Fingerprint of a slide under a configuration, a classifier and this version.
 
     Parameters
@@ -33,6 +35,8 @@ def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str, run
     classifier_sha256 : str
     runtime : str
         The one that computes: two runtimes round differently.
+    regions : pathlib.Path, optional
+        Annotations of the slide; their content counts, not their name.
 
     Returns
     -------
@@ -46,7 +50,10 @@ def slide_fingerprint(path: Path, config: RunConfig, classifier_sha256: str, run
     stat = path.stat()
     described = {
         "slide": [path.name, stat.st_size, stat.st_mtime_ns],
-        "config": config.model_dump(mode="json", exclude={"compute", "model", "runtime"}),
+        "config": config.model_dump(
+            mode="json", exclude={"compute": True, "model": True, "runtime": True, "regions": {"files"}}
+        ),
+        "regions": None if regions is None else hashlib.sha256(regions.read_bytes()).hexdigest(),
         "classifier": classifier_sha256,
         "runtime": runtime,
         "software": software_version(),

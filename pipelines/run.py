@@ -18,7 +18,7 @@ from pipelines.ledger import Ledger, command_line, describe_run, earlier_model
 from pipelines.progress import RunProgress
 from pipelines.results import partial_folder, publish, write_result
 from pipelines.schedule import SlideDone, SlideFailed, score_slides
-from pipelines.sources import PARTIAL_FOLDER, check_output, find_slides, known_slides, name_slides
+from pipelines.sources import PARTIAL_FOLDER, check_output, find_regions, find_slides, known_slides, name_slides
 from pipelines.steps import SlideTask, model_info
 from wsi_her2.errors import ClassifierError, ConfigurationError, HER2Error, MissingExtra
 from wsi_her2.models.classifier import PatchClassifier
@@ -79,8 +79,18 @@ def score(
     output = output.resolve()
     choice, classifier = resolve_classifier(config, earlier_model(output))
     sources = name_slides(paths, known_slides(output))
+    regions = find_regions(config.regions.files, paths)
     tasks = [
-        SlideTask(source.slide_id, source.path, output, config, choice, classifier.sha256, fresh)
+        SlideTask(
+            source.slide_id,
+            source.path,
+            output,
+            config,
+            choice,
+            classifier.sha256,
+            fresh,
+            regions.get(source.path),
+        )
         for source in sources
     ]
     info = model_info(classifier)

@@ -18,6 +18,8 @@ SLIDE_SUFFIXES = frozenset(
 )
 """Files that a folder is searched for. A file named on the command line is tried whatever its suffix."""
 
+REGION_SUFFIXES = frozenset({".geojson", ".json"})
+
 RESULT_FILE = "result.json"
 PARTIAL_FOLDER = ".partial"
 """Where results grow before they are renamed into place; dotted, so that no slide identifier collides with it."""
@@ -86,6 +88,52 @@ def name_slides(paths: Iterable[Path], known: Mapping[str, str] | None = None) -
             taken.add(_folded(slide_id))
         sources.append(SlideSource(slide_id, path))
     return sources
+
+
+def find_regions(given: Sequence[Path], slides: Sequence[Path]) -> dict[Path, Path]:
+    """Which annotations belong to which slide.
+
+    A file belongs to the slide whose name it has: `case_7.geojson` and `case_7.ndpi.geojson` to `case_7.ndpi`. One
+    file for one slide belongs to it whatever their names.
+
+    Parameters
+    ----------
+    given : sequence of pathlib.Path
+        GeoJSON files, and folders of them.
+    slides : sequence of pathlib.Path
+
+    Returns
+    -------
+    dict of pathlib.Path to pathlib.Path
+        Annotations by slide; slides without any are not in it.
+
+    Raises
+    ------
+    ConfigurationError
+        Something does not exist, two files belong to one slide, or a file that was named belongs to none.
+    """
+    files: dict[Path, bool] = {}
+    for path in given:
+        if path.is_dir():
+            files |= dict.fromkeys(sorted(p for p in path.iterdir() if p.suffix.lower() in REGION_SUFFIXES), False)
+        elif path.is_file():
+            files[path] = True
+        else:
+            raise ConfigurationError(f"{path}: no such file or folder of annotated regions")
+    if len(files) == len(slides) == 1:
+        return {slides[0]: next(iter(files))}
+    found: dict[Path, Path] = {}
+    for file, named in files.items():
+        owners = [slide for slide in slides if file.stem in (slide.stem, slide.name)]
+        if not owners and named:
+            raise ConfigurationError(
+                f"{file}: none of the slides has this name; regions of a slide are in a file named like it"
+            )
+        for slide in owners:
+            if slide in found:
+                raise ConfigurationError(f"{file} and {found[slide]}: both hold the regions of {slide.name}")
+            found[slide] = file
+    return found
 
 
 def safe_name(stem: str) -> str:

@@ -24,7 +24,7 @@ from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
-from wsi_her2.errors import ClassifierError, ConfigurationError, SlideReadError, StoreError
+from wsi_her2.errors import ClassifierError, ConfigurationError, RegionsError, SlideReadError, StoreError
 from wsi_her2.models.classifier import OTHER, PatchClassifier
 from wsi_her2.models.loading import ClassifierChoice
 from wsi_her2.scoring.call import call_slide
@@ -35,6 +35,7 @@ from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
+from wsi_her2.slides.regions import UsedRegions, restrict
 from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
 from wsi_her2.slides.store import PatchStore
@@ -64,6 +65,8 @@ class SlideTask:
         Of the classifier as the run began.
     fresh : bool
         Whether to ignore what earlier runs left.
+    regions : pathlib.Path or None
+        Annotations of the slide.
     """
 
     slide_id: str
@@ -73,6 +76,7 @@ class SlideTask:
     classifier: ClassifierChoice
     classifier_sha256: str
     fresh: bool = False
+    regions: Path | None = None
 
     @property
     def partial(self) -> Path:
@@ -89,6 +93,7 @@ class Plan:
     white_point: WhitePoint
     stain: StainCorrection
     tissue_mm2: float
+    regions: UsedRegions | None
     seconds: float
 
 
@@ -149,7 +154,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
     started = time.perf_counter()
     _settle_process()
     classifier = _classifier(task.classifier, task.classifier_sha256)
-    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256, classifier.runtime)
+    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256, classifier.runtime, task.regions)
     if not task.fresh:
         earlier = read_result(task.output / task.slide_id)
         if earlier is not None and earlier.fingerprint == fingerprint and earlier.status != "failed":
@@ -162,6 +167,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
     slide = open_slide(task.path, mpp=task.config.mpp, backend=task.config.backend)
     mask = detect_tissue(slide, task.config.tissue)
     _refuse_damaged(slide, mask, task.config.gate.max_unreadable_fraction)
+    mask, regions = _within_regions(task, mask)
     reasons = gate_overview(mask, task.config.gate)
     patches = task.config.patches
     grid = plan_patches(
@@ -198,6 +204,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
         white_point=mask.white_point,
         stain=stain,
         tissue_mm2=mask.area_mm2,
+        regions=regions,
         seconds=time.perf_counter() - started,
     )
     slide.close()
@@ -323,11 +330,23 @@ def _result_of(
         reader=plan.reader,
         white_point=plan.white_point,
         stain=plan.stain,
+        regions=plan.regions,
         n_patches=int(scored.sum()),
         tumour_patches=tumour_patches,
         tissue_mm2=plan.tissue_mm2,
         unreadable_fraction=unreadable,
     )
+
+
+def _within_regions(task: SlideTask, mask: TissueMask) -> tuple[TissueMask, UsedRegions | None]:
+    if not task.config.regions.files:
+        return mask, None
+    if task.regions is None:
+        raise RegionsError(
+            f"{task.path.name}: none of the files of annotated regions is named like the slide: add "
+            f"{task.path.stem}.geojson, or score it in a run without regions"
+        )
+    return restrict(mask, task.regions, task.config.regions.names)
 
 
 _SUITABLE = {"classes": "counts", "shares": "corrected"}

@@ -35,6 +35,10 @@ class ImplausibleResolution(SlideError, ValueError):
     """The file says how many microns a pixel measures, but no slide scanner does that."""
 
 
+class RegionsError(SlideError, ValueError):
+    """The annotated regions of a slide cannot be used."""
+
+
 class ResolutionTooLow(SlideError, ValueError):
     """The slide was scanned coarser than the classifier needs."""
 

@@ -22,6 +22,7 @@ from wsi_her2.reports.wording import (
     group_in_words,
     her2_low_in_words,
     margin_in_words,
+    regions_in_words,
 )
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
@@ -193,6 +194,8 @@ def _provenance(result: SlideResult) -> list[tuple[str, str]]:
         rows.append(("Tissue", f"{result.tissue_mm2:.2f} mm²"))
     if reader is not None:
         rows.append(("Patches", f"{result.n_patches} scored, {result.tumour_patches} of them tumour"))
+    if result.regions is not None:
+        rows.append(("Annotated regions", regions_in_words(result.regions)))
     if result.unreadable_fraction is not None:
         rows.append(("Unreadable patches", f"{100 * result.unreadable_fraction:.2f} %"))
     if result.pct_complete_membrane is not None:

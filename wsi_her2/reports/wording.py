@@ -7,6 +7,7 @@ from typing import Any
 
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.rule import SCORES, Thresholds, apply_rule
+from wsi_her2.slides.regions import UsedRegions
 
 _GROUP_WORDS = {
     "negative": "HER2 negative",
@@ -173,3 +174,21 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def regions_in_words(regions: UsedRegions) -> str:
+    """What annotated regions decided: what was scored, what was left out, what was passed over."""
+    parts = [
+        f"{words} {_listed(counts)}"
+        for words, counts in (
+            ("scored within", regions.included),
+            ("left out", regions.excluded),
+            ("passed over", regions.ignored),
+        )
+        if counts
+    ]
+    return f"{regions.file}: {'; '.join(parts)}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} x {name or 'unnamed'}" for name, number in counts.items())

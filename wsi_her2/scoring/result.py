@@ -8,6 +8,7 @@ from typing import Any, Literal
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.regions import UsedRegions
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
 
@@ -73,6 +74,8 @@ class SlideResult:
     model : ModelInfo
     white_point : WhitePoint or None
     stain : StainCorrection or None
+    regions : UsedRegions or None
+        Which annotated regions decided what was scored; None where all tissue was.
     n_patches, tumour_patches : int
     tissue_mm2 : float or None
     pct_complete_membrane : float or None
@@ -101,6 +104,7 @@ class SlideResult:
     reader: ReaderInfo | None = None
     white_point: WhitePoint | None = None
     stain: StainCorrection | None = None
+    regions: UsedRegions | None = None
     n_patches: int = 0
     tumour_patches: int = 0
     tissue_mm2: float | None = None

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.errors import DatasetError, SlideError, SlideReadError
+from wsi_her2.errors import DatasetError, RegionsError, SlideError, SlideReadError
 from wsi_her2.learning.datasets.dataset import Example
 from wsi_her2.learning.datasets.findings import Finding, Reading, conclude, error, few, nothing_usable, warning
 from wsi_her2.learning.datasets.grades import Grouping, classes_of, grouped, parse_grade
 from wsi_her2.learning.datasets.images import files_below, stable_id
 from wsi_her2.learning.datasets.origins import SlideRegion
-from wsi_her2.learning.datasets.regions import Region, cover, read_regions
 from wsi_her2.learning.datasets.truth import case_name, read_truth
 from wsi_her2.models.classifier import OTHER, Modality
 from wsi_her2.slides.grid import PatchGrid, plan_patches
+from wsi_her2.slides.regions import Region, cover, read_regions
 from wsi_her2.slides.slide import Slide, open_slide
 from wsi_her2.slides.tissue import TissueMask, detect_tissue, tissue_mask
 
@@ -200,7 +200,7 @@ def _cut_slide(cut: _Cutting, regions: Path | None) -> tuple[list[Example], list
             return [], [warning("regions-missing", cut.path, f"no {annotation.name} in {regions}; not used")]
         try:
             drawn = read_regions(annotation)
-        except DatasetError as failed:
+        except RegionsError as failed:
             return [], [error("bad-regions", annotation, str(failed).removeprefix(f"{annotation}: "))]
     try:
         with open_slide(cut.path, mpp=cut.slide_mpp) as slide:
