@@ -89,6 +89,9 @@ def score(
         list[Path] | None,
         typer.Option(help="GeoJSON of regions, named like its slide, or a folder of them; repeatable."),
     ] = None,
+    lab: Annotated[
+        str | None, typer.Option(help="Name or file of a laboratory profile that `calibrate` made.")
+    ] = None,
     runtime: Annotated[
         Runtime | None, typer.Option(help="What computes a network; auto: the fastest on this machine.")
     ] = None,
@@ -117,6 +120,7 @@ def score(
                 "model": model,
                 "modality": modality.value if modality else None,
                 "mpp": mpp,
+                "lab": lab,
                 "regions.files": [path.resolve() for path in roi] if roi else None,
                 "runtime": runtime.value if runtime else None,
                 "precision": precision.value if precision else None,
@@ -226,6 +230,40 @@ def evaluate(
         if str(estimate) != "-":
             typer.echo(f"{name:<{width}}  {estimate}")
     typer.echo(f"Page: {evaluation.page}")
+
+
+@app.command()
+def calibrate(
+    controls: Annotated[
+        Path,
+        typer.Option(help="Folder with folders 0, 1+, 2+ and 3+ of slides or images.", show_default=False),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Keep the profile under this name, for `score --lab NAME`.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write, instead of keeping it by name.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Classifier that the profile is for.")] = None,
+    mpp: MppOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a laboratory profile on images of known score, and say by cross-validation whether it helps."""
+    from pipelines.calibrate import calibrate_lab
+
+    with _errors_explained():
+        path, profile, table = calibrate_lab(controls, name, output, model, mpp)
+    if as_json:
+        typer.echo(json.dumps({"file": str(path), "profile": profile.model_dump(), "controls": table}, indent=2))
+        return
+    for row in table:
+        typer.echo(
+            f"{row['control']}: is {row['score']}; uncalibrated {row['uncalibrated']}, with the profile "
+            f"{row['calibrated']}, with one fitted on the other controls {row['held_out']}"
+        )
+    for said in profile.statements.values():
+        typer.echo(said)
+    typer.echo(f"Profile: {path} (score --lab {profile.name if name and not output else path})")
 
 
 @app.command()

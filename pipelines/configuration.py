@@ -71,6 +71,7 @@ class RunConfig(_Section):
     backend: Literal["auto", "openslide", "tiffslide"] = "auto"
     store_patches: bool = False
     percentages: Literal["counts", "shares", "corrected"] | None = None
+    lab: str | None = None
     tissue: TissueSettings = TissueSettings()
     regions: RegionSettings = RegionSettings()
     patches: PatchSettings = PatchSettings()

@@ -20,7 +20,13 @@ def software_version() -> str:
 
 
 def slide_fingerprint(
-    path: Path, config: RunConfig, classifier_sha256: str, runtime: str, regions: Path | None = None
+    path: Path,
+    config: RunConfig,
+    classifier_sha256: str,
+    runtime: str,
+    *,
+    regions: Path | None = None,
+    lab_sha256: str | None = None,
 ) -> str:
     """Fingerprint of a slide under a configuration, a classifier and this version.
 
@@ -37,6 +43,8 @@ def slide_fingerprint(
         The one that computes: two runtimes round differently.
     regions : pathlib.Path, optional
         Annotations of the slide; their content counts, not their name.
+    lab_sha256 : str, optional
+        Of the laboratory's profile.
 
     Returns
     -------
@@ -51,8 +59,10 @@ def slide_fingerprint(
     described = {
         "slide": [path.name, stat.st_size, stat.st_mtime_ns],
         "config": config.model_dump(
-            mode="json", exclude={"compute": True, "model": True, "runtime": True, "regions": {"files"}}
+            mode="json",
+            exclude={"compute": True, "model": True, "runtime": True, "lab": True, "regions": {"files"}},
         ),
+        "lab": lab_sha256,
         "regions": None if regions is None else hashlib.sha256(regions.read_bytes()).hexdigest(),
         "classifier": classifier_sha256,
         "runtime": runtime,

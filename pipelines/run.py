@@ -14,6 +14,7 @@ from rich.console import Console
 from pipelines.cluster import connect
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import software_version
+from pipelines.lab_profiles import open_profile
 from pipelines.ledger import Ledger, command_line, describe_run, earlier_model
 from pipelines.progress import RunProgress
 from pipelines.results import partial_folder, publish, write_result
@@ -80,6 +81,7 @@ def score(
     choice, classifier = resolve_classifier(config, earlier_model(output))
     sources = name_slides(paths, known_slides(output))
     regions = find_regions(config.regions.files, paths)
+    lab, lab_sha256 = open_profile(config, classifier)
     tasks = [
         SlideTask(
             source.slide_id,
@@ -90,6 +92,8 @@ def score(
             classifier.sha256,
             fresh,
             regions.get(source.path),
+            lab,
+            lab_sha256,
         )
         for source in sources
     ]

@@ -33,8 +33,10 @@ from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
+from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
+from wsi_her2.slides.lab_profile import LabProfile
 from wsi_her2.slides.regions import UsedRegions, restrict
 from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
@@ -67,6 +69,9 @@ class SlideTask:
         Whether to ignore what earlier runs left.
     regions : pathlib.Path or None
         Annotations of the slide.
+    lab : LabProfile or None
+    lab_sha256 : str or None
+        Of the profile's file.
     """
 
     slide_id: str
@@ -77,6 +82,8 @@ class SlideTask:
     classifier_sha256: str
     fresh: bool = False
     regions: Path | None = None
+    lab: LabProfile | None = None
+    lab_sha256: str | None = None
 
     @property
     def partial(self) -> Path:
@@ -154,7 +161,14 @@ def prepare_slide(task: SlideTask) -> Prepared:
     started = time.perf_counter()
     _settle_process()
     classifier = _classifier(task.classifier, task.classifier_sha256)
-    fingerprint = slide_fingerprint(task.path, task.config, classifier.sha256, classifier.runtime, task.regions)
+    fingerprint = slide_fingerprint(
+        task.path,
+        task.config,
+        classifier.sha256,
+        classifier.runtime,
+        regions=task.regions,
+        lab_sha256=task.lab_sha256,
+    )
     if not task.fresh:
         earlier = read_result(task.output / task.slide_id)
         if earlier is not None and earlier.fingerprint == fingerprint and earlier.status != "failed":
@@ -179,7 +193,10 @@ def prepare_slide(task: SlideTask) -> Prepared:
         block_edge=patches.block_edge,
     )
     sample = sample_patches(slide, grid, 0 if reasons else _SAMPLED_PATCHES)
-    stain = fit_stain(sample.reshape(-1, 3), mask.white_point, classifier.modality, task.config.stain)
+    if task.lab is not None:
+        stain = task.lab.correction(mask.white_point)
+    else:
+        stain = fit_stain(sample.reshape(-1, 3), mask.white_point, classifier.modality, task.config.stain)
     if not reasons:
         glass = StainCorrection("white-point", mask.white_point.rgb).apply(sample)
         reasons = gate_quality(measure_quality(glass), classifier.modality, task.config.gate)
@@ -310,7 +327,7 @@ def _result_of(
             probabilities,
             classifier.classes,
             weights=tissue,
-            thresholds=task.config.thresholds,
+            thresholds=_thresholds(task),
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
             confusion=_confusion(task.config, classifier),
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
@@ -325,7 +342,8 @@ def _result_of(
         version=software_version(),
         fingerprint=plan.fingerprint,
         call=call,
-        thresholds=task.config.thresholds if call is not None else None,
+        calibration=f"lab:{task.lab.name}" if task.lab is not None else "none",
+        thresholds=_thresholds(task) if call is not None else None,
         gate=tuple(reasons),
         reader=plan.reader,
         white_point=plan.white_point,
@@ -336,6 +354,14 @@ def _result_of(
         tissue_mm2=plan.tissue_mm2,
         unreadable_fraction=unreadable,
     )
+
+
+def _thresholds(task: SlideTask) -> Thresholds:
+    """Those of the run; what a laboratory's negative controls show of false intense staining raises the floor."""
+    thresholds, lab = task.config.thresholds, task.lab
+    if lab is None or lab.intense_floor_pct is None or lab.intense_floor_pct <= thresholds.intense_floor_pct:
+        return thresholds
+    return replace(thresholds, intense_floor_pct=lab.intense_floor_pct)
 
 
 def _within_regions(task: SlideTask, mask: TissueMask) -> tuple[TissueMask, UsedRegions | None]:

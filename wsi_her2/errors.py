@@ -67,6 +67,10 @@ class DatasetError(HER2Error, ValueError):
     findings: tuple[object, ...] = ()
 
 
+class LabProfileError(HER2Error, ValueError):
+    """A laboratory profile cannot be read, or its controls cannot carry one."""
+
+
 class MissingExtra(HER2Error, ImportError):
     """An optional package is needed that is not installed; the message has the line that installs it."""
 

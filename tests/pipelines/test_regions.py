@@ -66,12 +66,14 @@ def test_a_slide_without_regions_is_a_row_that_says_which_file_to_add(
 
 def test_the_content_of_the_regions_decides_whether_a_result_is_reused(ihc_slide: Path, tmp_path: Path) -> None:
     first = regions_file(tmp_path / "a.geojson", 0, 0, 600)
-    fingerprint = slide_fingerprint(ihc_slide, RunConfig(), "model", "numpy", first)
+    fingerprint = slide_fingerprint(ihc_slide, RunConfig(), "model", "numpy", regions=first)
     assert fingerprint != slide_fingerprint(ihc_slide, RunConfig(), "model", "numpy")
     same = regions_file(tmp_path / "b.geojson", 0, 0, 600)
-    assert slide_fingerprint(ihc_slide, restricted(RunConfig(), same), "model", "numpy", same) == fingerprint
+    assert (
+        slide_fingerprint(ihc_slide, restricted(RunConfig(), same), "model", "numpy", regions=same) == fingerprint
+    )
     regions_file(same, 0, 0, 500)
-    assert slide_fingerprint(ihc_slide, RunConfig(), "model", "numpy", same) != fingerprint
+    assert slide_fingerprint(ihc_slide, RunConfig(), "model", "numpy", regions=same) != fingerprint
 
 
 def test_files_belong_to_the_slides_that_they_are_named_like(tmp_path: Path) -> None:

@@ -149,14 +149,20 @@ def _fit_densities(sample: RGB, white: Vector, method: str) -> StainCorrection:
 
 def _fit_hues(sample: RGB, white: Vector) -> StainCorrection:
     """Turn the slide's own hematoxylin and DAB to the reference hues; concentrations stay as they are."""
-    density = stained(_densities(sample, white))
-    low, high = _hematoxylin_dab_vectors(density)
-    own = StainVectors(low, high)
+    own = hematoxylin_dab_vectors(sample, white)
     matrix = HEMATOXYLIN_DAB.matrix().T @ own.unmixing()
     return StainCorrection("align-hues", white, density_matrix=_rows(matrix))
 
 
-def _hematoxylin_dab_vectors(density: npt.NDArray[np.float64]) -> tuple[Vector, Vector]:
+def hematoxylin_dab_vectors(sample: RGB, white: Vector = (255.0, 255.0, 255.0)) -> StainVectors:
+    """Hues of hematoxylin and DAB in a sample of pixels (uint8 N x 3 or N x 1 x 3).
+
+    Raises
+    ------
+    StainFitError
+        There is too little stain, or none of the colour of one of the two.
+    """
+    density = stained(_densities(sample, white))
     reference = HEMATOXYLIN_DAB.matrix()
     hue = density / np.linalg.norm(density, axis=1, keepdims=True)
     # How far a pixel leans from hematoxylin to DAB; the purest twentieth on either side are the stains.
@@ -167,7 +173,7 @@ def _hematoxylin_dab_vectors(density: npt.NDArray[np.float64]) -> tuple[Vector, 
         likeness = float(found @ meant / np.linalg.norm(found))
         if likeness < 0.95:
             raise StainFitError(f"no pixels of the colour of {stain} (likeness {likeness:.2f}, needed 0.95)")
-    return _vector(blue), _vector(brown)
+    return StainVectors(_vector(blue), _vector(brown))
 
 
 def _fit_lab(sample: RGB, white: Vector) -> StainCorrection:

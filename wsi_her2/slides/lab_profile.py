@@ -1,0 +1,110 @@
+"""A laboratory's own scale: its stain hues and how strongly its DAB stains, fitted on its controls.
+
+DAB differs between laboratories more than between neighbouring scores, so that no fixed cut-off fits all of
+them. A profile is fitted once on images of known score (`wsi_her2.learning.lab_fit`) and turns the laboratory's
+slides to the scale that the classifiers were made on. It is the one case in which DAB is rescaled, and every
+result names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsi_her2.errors import LabProfileError
+from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
+from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.white_point import WhitePoint
+
+GAIN_RANGE = (0.2, 5.0)
+"""Of a profile; beyond it something else is wrong than the strength of the stain."""
+
+_MAX_BYTES = 1_000_000
+
+
+class LabProfile(BaseModel):
+    """What was fitted for a laboratory.
+
+    Attributes
+    ----------
+    name : str
+    hematoxylin, dab : tuple of float
+        Its stain vectors, optical density per channel (red, green, blue).
+    dab_gain : float
+        How much stronger its DAB is than that of the classifier's scale.
+    white : tuple of float
+        White point of its scanner, for images in which no glass is seen; grey levels.
+    intense_floor_pct : float or None
+        Intense staining found in its controls of 0 and 1+, with a margin; None where there were none.
+    classifier, classifier_sha256 : str
+        For which the gain was fitted.
+    controls : dict of str to int
+        How many controls of each score there were.
+    statements : dict of str to str
+        What was measured, for people.
+    version : str
+        Of the software.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w][\w .+-]{0,79}$")
+    hematoxylin: Vector
+    dab: Vector
+    dab_gain: Annotated[float, Field(ge=GAIN_RANGE[0], le=GAIN_RANGE[1])]
+    white: Vector
+    intense_floor_pct: Annotated[float, Field(ge=0, le=10)] | None = None
+    classifier: str
+    classifier_sha256: str
+    controls: dict[str, int] = Field(default_factory=dict)
+    statements: dict[str, str] = Field(default_factory=dict)
+    version: str = "unknown"
+
+    def correction(self, white: WhitePoint) -> StainCorrection:
+        """The correction of one of the laboratory's slides with its own white point."""
+        level = white.rgb if white.source == "background" else self.white
+        return scaled_correction(level, StainVectors(self.hematoxylin, self.dab), self.dab_gain)
+
+
+def scaled_correction(white: Vector, stains: StainVectors, dab_gain: float) -> StainCorrection:
+    """Turn hues to the reference and divide the density of DAB by a gain.
+
+    Parameters
+    ----------
+    white : tuple of float
+        White point, grey levels.
+    stains : StainVectors
+        Hematoxylin and DAB as the slide has them.
+    dab_gain : float
+    """
+    matrix = HEMATOXYLIN_DAB.matrix().T @ np.diag([1.0, 1.0 / dab_gain, 1.0]) @ stains.unmixing()
+    rows = tuple((float(row[0]), float(row[1]), float(row[2])) for row in matrix)
+    return StainCorrection("lab-profile", white, density_matrix=rows)  # type: ignore[arg-type]
+
+
+def read_profile(path: str | Path) -> tuple[LabProfile, str]:
+    """Read a profile, and the sha256 of its file.
+
+    Raises
+    ------
+    LabProfileError
+        It cannot be read or is no profile.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise LabProfileError(f"{path}: larger than {_MAX_BYTES:,} bytes, so not a laboratory profile")
+        content = path.read_bytes()
+        return LabProfile.model_validate_json(content), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise LabProfileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise LabProfileError(
+            f"{path}: no laboratory profile ({where}: {first['msg']}). Make one with `wsi-her2 calibrate`."
+        ) from error
