@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calibrate import calibrate_lab
+from pipelines.calibrate_lab import calibrate_lab
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
 from pipelines.run import score

@@ -235,24 +235,55 @@ def evaluate(
 @app.command()
 def calibrate(
     controls: Annotated[
-        Path,
-        typer.Option(help="Folder with folders 0, 1+, 2+ and 3+ of slides or images.", show_default=False),
-    ],
+        Path | None, typer.Option(help="Folder with folders 0, 1+, 2+ and 3+ of slides or images: a profile.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Instead: output folder of a run, to fit the borders of the rule on.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="The truth of that run, as `evaluate` takes it.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Keep the profile under this name, for `score --lab NAME`.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write, instead of keeping it by name.")
+        Path | None, typer.Option("-o", "--output", help="File to write: a profile, or a configuration.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Classifier that the profile is for.")] = None,
     mpp: MppOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a laboratory profile on images of known score, and say by cross-validation whether it helps."""
-    from pipelines.calibrate import calibrate_lab
-
+    """Fit a laboratory profile on controls, or borders on labelled slides; cross-validated."""
     with _errors_explained():
-        path, profile, table = calibrate_lab(controls, name, output, model, mpp)
+        if (controls is None) == (results is None) or (results is None) != (truth is None):
+            raise typer.BadParameter(
+                "name --controls for a laboratory profile, or --results and --truth for borders"
+            )
+        if results is not None and truth is not None:
+            _calibrate_borders(results, truth, output, as_json)
+        elif controls is not None:
+            _calibrate_lab(controls, name, output, model, mpp, as_json)
+
+
+def _calibrate_borders(results: Path, truth: Path, output: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from pipelines.calibrate_thresholds import calibrate_thresholds
+
+    if output is None:
+        raise typer.BadParameter("name the configuration to write with -o")
+    fit, said = calibrate_thresholds(results, truth, output)
+    if as_json:
+        typer.echo(json.dumps({"file": str(output), **asdict(fit)}, indent=2))
+        return
+    typer.echo("\n".join(said))
+    typer.echo(f"Configuration: {output} (score --config {output})")
+
+
+def _calibrate_lab(
+    controls: Path, name: str | None, output: Path | None, model: str | None, mpp: float | None, as_json: bool
+) -> None:
+    from pipelines.calibrate_lab import calibrate_lab
+
+    path, profile, table = calibrate_lab(controls, name, output, model, mpp)
     if as_json:
         typer.echo(json.dumps({"file": str(path), "profile": profile.model_dump(), "controls": table}, indent=2))
         return

@@ -31,9 +31,10 @@ class PatchSettings(_Section):
 
 
 class ConfidenceSettings(_Section):
-    """Side of the tissue blocks that are resampled, um."""
+    """Side of the tissue blocks that are resampled (um), and the temperature of what comes out."""
 
     block_um: float = Field(500.0, gt=0)
+    temperature: float = Field(1.0, ge=0.1, le=20)
 
 
 class RegionSettings(_Section):

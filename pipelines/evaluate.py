@@ -41,28 +41,33 @@ class Truth:
     complete_pct: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a comparison found.
+@dataclass(frozen=True)
+class Comparison:
+    """A run beside a truth.
 
     Attributes
     ----------
     compared : tuple of ComparedSlide
-    agreement : Agreement
     without_truth : tuple of str
         Slides of the run of which the truth says nothing.
     without_result : tuple of str
         Slides or cases of the truth that the run does not hold.
     notes : tuple of str
         What was wrong with the truth.
-    page : pathlib.Path
     """
 
     compared: tuple[ComparedSlide, ...]
-    agreement: Agreement
     without_truth: tuple[str, ...]
     without_result: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a comparison found, and the page that shows it."""
+
+    comparison: Comparison
+    agreement: Agreement
     page: Path
 
 
@@ -89,6 +94,21 @@ def evaluate_run(results: Path, truth: Path, output: Path | None = None, points:
     OSError
         The files cannot be written.
     """
+    comparison = compare_run(results, truth)
+    agreement = measure_agreement(comparison.compared, None if points is None else _read_points(points))
+    folder = output or (results if results.is_dir() else results.parent) / "evaluation"
+    evaluation = Evaluation(comparison, agreement, folder / PAGE_FILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(folder / TABLE_FILE, comparison.compared)
+    write_json(folder / FIGURES_FILE, described(evaluation))
+    from pipelines.evaluation_page import write_evaluation_page
+
+    write_evaluation_page(folder / PAGE_FILE, evaluation)
+    return evaluation
+
+
+def compare_run(results: Path, truth: Path) -> Comparison:
+    """Put the slides of a run beside their truth; parameters and errors as of `evaluate_run`."""
     table = results / _TABLE if results.is_dir() else results
     rows = _read_rows(table)
     truth_of, names, notes = _read_truth(truth)
@@ -105,24 +125,7 @@ def evaluate_run(results: Path, truth: Path, output: Path | None = None, points:
             f"{truth}: has no slide of {table}. The run has {_some(row['slide_id'] for row in rows)}; the truth "
             f"has {_some(names)}."
         )
-    matrix = None if points is None else _read_points(points)
-    agreement = measure_agreement(compared, matrix)
-    folder = output or table.parent / "evaluation"
-    evaluation = Evaluation(
-        tuple(compared),
-        agreement,
-        tuple(without),
-        tuple(sorted(set(names) - met)),
-        notes,
-        folder / PAGE_FILE,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_table(folder / TABLE_FILE, compared)
-    write_json(folder / FIGURES_FILE, described(evaluation))
-    from pipelines.evaluation_page import write_evaluation_page
-
-    write_evaluation_page(folder / PAGE_FILE, evaluation)
-    return evaluation
+    return Comparison(tuple(compared), tuple(without), tuple(sorted(set(names) - met)), notes)
 
 
 def described(evaluation: Evaluation) -> dict[str, Any]:
@@ -139,9 +142,9 @@ def described(evaluation: Evaluation) -> dict[str, Any]:
         "scores": list(SCORES),
         "confusion": agreement.confusion.tolist(),
         "confidence": [vars(part) for part in agreement.bins],
-        "without_truth": list(evaluation.without_truth),
-        "without_result": list(evaluation.without_result),
-        "notes": list(evaluation.notes),
+        "without_truth": list(evaluation.comparison.without_truth),
+        "without_result": list(evaluation.comparison.without_result),
+        "notes": list(evaluation.comparison.notes),
     }
 
 

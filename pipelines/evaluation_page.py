@@ -41,7 +41,7 @@ def write_evaluation_page(path: Path, evaluation: Evaluation) -> None:
         Reports of the slides are linked if they lie in the folder above.
     evaluation : pipelines.evaluate.Evaluation
     """
-    agreement = evaluation.agreement
+    agreement, comparison = evaluation.agreement, evaluation.comparison
     figures = [(words, _as_percent(agreement.estimates[name])) for name, words in _SHARES.items()]
     figures += [(words, str(agreement.estimates[name])) for name, words in _COEFFICIENTS.items()]
     figures += [(words, _as_points(agreement.estimates[name])) for name, words in _POINTS.items()]
@@ -65,13 +65,13 @@ def write_evaluation_page(path: Path, evaluation: Evaluation) -> None:
         "plot_px": _PLOT_PX,
         "membranes": [
             (slide.true_complete_pct, slide.found_complete_pct, slide.slide_id)
-            for slide in evaluation.compared
+            for slide in comparison.compared
             if math.isfinite(slide.complete_error)
         ],
-        "off": [_described(slide, path) for slide in evaluation.compared if slide.call != slide.truth],
-        "without_truth": evaluation.without_truth,
-        "without_result": evaluation.without_result,
-        "notes": evaluation.notes,
+        "off": [_described(slide, path) for slide in comparison.compared if slide.call != slide.truth],
+        "without_truth": comparison.without_truth,
+        "without_result": comparison.without_result,
+        "notes": comparison.notes,
     }
     write_page(path, "evaluation.html.j2", "evaluation.js", context, images="data:")
 

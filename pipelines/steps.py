@@ -331,6 +331,7 @@ def _result_of(
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
             confusion=_confusion(task.config, classifier),
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
+            temperature=task.config.confidence.temperature,
         )
     return SlideResult(
         slide_id=task.slide_id,

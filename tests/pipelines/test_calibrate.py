@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from pipelines.calibrate import calibrate_lab
+from pipelines.calibrate_lab import calibrate_lab
 from pipelines.configuration import RunConfig
 from pipelines.lab_profiles import FOLDER_VARIABLE
 from pipelines.run import score

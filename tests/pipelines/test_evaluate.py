@@ -112,3 +112,39 @@ def test_what_cannot_be_compared_is_an_error_that_says_why(run, tmp_path, case):
     if case == "another truth":
         assert "elsewhere" in done.output
         assert "1_HER2" in done.output
+
+
+def test_calibrate_writes_a_configuration_that_score_takes(tmp_path):
+    import numpy as np
+
+    from pipelines.configuration import load_config
+    from wsi_her2.scoring.rule import SCORES, Thresholds, scores_of
+
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet((0.5, 0.5, 0.5, 0.3), 40) * 100
+    found = true * (1, 1, 1, 3)
+    found = 100 * found / found.sum(axis=1, keepdims=True)
+    called = scores_of(found, Thresholds())
+    rows = [
+        row(f"s{i}", SCORES[called[i]], **{f"pct_{k}": f"{found[i, k]:.2f}" for k in range(4)}) for i in range(40)
+    ]
+    run = write_run(tmp_path / "run", rows)
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "slide_id,her2_score\n"
+        + "".join(f"s{i},{SCORES[k]}\n" for i, k in enumerate(scores_of(true, Thresholds())))
+    )
+    config = tmp_path / "ours.yaml"
+    done = CliRunner().invoke(app, ["calibrate", "--results", str(run), "--truth", str(truth), "-o", str(config)])
+    assert done.exit_code == 0, done.output
+    assert "held-out folds" in done.stdout
+    settings = load_config(config)
+    assert settings.thresholds.positive_over_pct > 12
+    assert settings.confidence.temperature > 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--controls", "a", "--results", "b"], ["--results", "b"]])
+def test_calibrate_says_what_to_name(arguments):
+    done = CliRunner().invoke(app, ["calibrate", *arguments])
+    assert done.exit_code == 2
+    assert "--truth" in done.output

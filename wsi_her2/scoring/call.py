@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
-from wsi_her2.scoring.confidence import resample
+from wsi_her2.scoring.confidence import resample, tempered
 from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, main_classes, share_counts
 from wsi_her2.scoring.rule import GROUPS, SCORES, Score, Thresholds, apply_rule, scores_of
 
@@ -80,6 +80,7 @@ def call_slide(
     blocks: npt.NDArray[np.int64] | None = None,
     confusion: npt.NDArray[np.float64] | None = None,
     shares: bool = False,
+    temperature: float = 1.0,
 ) -> SlideCall:
     """Call a slide from the probabilities of its patches.
 
@@ -98,6 +99,8 @@ def call_slide(
         The classifier's own, rows true; the counts are corrected by it.
     shares : bool
         Whether the probabilities are shares of each patch, which are added up, instead of what the patch may be.
+    temperature : float
+        Of the confidence; see `wsi_her2.scoring.confidence.tempered`.
 
     Raises
     ------
@@ -139,8 +142,8 @@ def call_slide(
         "tumour_patches": int(is_tumour.sum()),
     }
     if tuple(tumour_classes) == SCORES:
-        return _graded(percentages, drawn, thresholds, shared)
-    return _binary(percentages, drawn, thresholds, shared)
+        return _graded(percentages, drawn, thresholds, temperature, shared)
+    return _binary(percentages, drawn, thresholds, temperature, shared)
 
 
 def tumour_classes_of(classes: tuple[str, ...]) -> list[str]:
@@ -160,7 +163,9 @@ def tumour_classes_of(classes: tuple[str, ...]) -> list[str]:
     return tumour_classes
 
 
-def _graded(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:
+def _graded(
+    percentages: Float64, drawn: Float64, thresholds: Thresholds, temperature: float, shared: dict[str, object]
+) -> SlideCall:
     pct_0, pct_1, pct_2, pct_3 = (float(value) for value in percentages)
     verdict = apply_rule((pct_0, pct_1, pct_2, pct_3), thresholds)
     same = scores_of(drawn, thresholds) == SCORES.index(verdict.score)
@@ -174,12 +179,14 @@ def _graded(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared
         explanation=verdict.explanation,
         margin_points=verdict.margin_points,
         margin_towards=verdict.margin_towards,
-        confidence=float(same.mean()),
+        confidence=float(tempered(same.mean(), temperature)),
         **shared,  # type: ignore[arg-type]
     )
 
 
-def _binary(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared: dict[str, object]) -> SlideCall:
+def _binary(
+    percentages: Float64, drawn: Float64, thresholds: Thresholds, temperature: float, shared: dict[str, object]
+) -> SlideCall:
     limit, positive_pct = thresholds.positive_over_pct, float(percentages[1])
     positive = positive_pct > limit
     return SlideCall(
@@ -193,7 +200,7 @@ def _binary(percentages: Float64, drawn: Float64, thresholds: Thresholds, shared
         f"{'more' if positive else 'not more'} than {limit:g} %",
         margin_points=abs(positive_pct - limit),
         margin_towards="negative" if positive else "positive",
-        confidence=float(((drawn[:, 1] > limit) == positive).mean()),
+        confidence=float(tempered(((drawn[:, 1] > limit) == positive).mean(), temperature)),
         **shared,  # type: ignore[arg-type]
     )
 

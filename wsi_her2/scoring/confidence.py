@@ -59,3 +59,22 @@ def resample(counts: Float64, estimate: Callable[[Float64], Float64], resamples:
     generator = np.random.default_rng(_SEED)
     drawn = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
     return estimate(drawn.astype(np.float64) @ counts)
+
+
+def tempered(confidence: Float64, temperature: float) -> Float64:
+    """A confidence whose log-odds are divided by a temperature, as fitted on slides of known score.
+
+    Resamples of a slide say how evenly it stains. How often such calls are right is another matter, and is
+    measured: `wsi_her2.learning.threshold_fit`. A share of 1 counts as all resamples but half a one.
+
+    Parameters
+    ----------
+    confidence : float64
+        Any shape.
+    temperature : float
+        1 leaves it as it is.
+    """
+    if temperature == 1:
+        return confidence
+    bounded = np.clip(confidence, 0.5 / RESAMPLES, 1 - 0.5 / RESAMPLES)
+    return np.asarray(1 / (1 + ((1 - bounded) / bounded) ** (1 / temperature)), np.float64)
