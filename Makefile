@@ -21,12 +21,13 @@ check: $(VENV)/.installed-dev          ## lint and type-check only
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; two to three hours on two cores
-	for net in pruneff4 ather2; do \
-	  $(BIN)/wsi-her2 train $$net-phantoms -o trainings/$$net && \
-	  $(BIN)/wsi-her2 train $$net-phantoms-gain -o trainings/$$net-gain || exit 1; done
-	$(BIN)/python benchmarks/classifiers.py trainings/pruneff4-gain/bundle trainings/ather2-gain/bundle \
-	  -o trainings/measured --table docs/classifiers.md --annotate trainings/bundles
+weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; four to six hours on two cores
+	for part in phantoms:pruneff4 phantoms-gain:pruneff4-gain phantoms-crops:pruneff4-crops phantoms-whole:pruneff4-whole; do \
+	  $(BIN)/wsi-her2 train pruneff4-$${part%%:*} -o trainings/$${part##*:} || exit 1; done
+	for part in phantoms:ather2 phantoms-gain:ather2-gain phantoms-slides:ather2-slides; do \
+	  $(BIN)/wsi-her2 train ather2-$${part%%:*} -o trainings/$${part##*:} || exit 1; done
+	$(BIN)/python benchmarks/classifiers.py trainings/pruneff4-whole/bundle trainings/ather2-slides/bundle \
+	  -o trainings/measured --table docs/classifiers.md --figure docs/classifiers.jpg --annotate trainings/bundles
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 2; }
