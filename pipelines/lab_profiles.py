@@ -10,7 +10,7 @@ import typer
 from pipelines.configuration import RunConfig
 from wsi_her2.errors import ConfigurationError, LabProfileError
 from wsi_her2.models.classifier import PatchClassifier
-from wsi_her2.slides.lab_profile import LabProfile, read_profile
+from wsi_her2.slides.lab_profile import read_profile
 
 FOLDER_VARIABLE = "WSI_HER2_LABS"
 """Environment variable that names another folder of profiles, such as one that a department shares."""
@@ -44,8 +44,8 @@ def profile_path(name_or_path: str) -> Path:
     )
 
 
-def open_profile(config: RunConfig, classifier: PatchClassifier) -> tuple[LabProfile | None, str | None]:
-    """The profile that a run asks for, and the sha256 of its file.
+def find_profile(config: RunConfig, classifier: PatchClassifier) -> tuple[Path | None, str | None]:
+    """The file of the profile that a run asks for, and its sha256.
 
     Raises
     ------
@@ -63,4 +63,4 @@ def open_profile(config: RunConfig, classifier: PatchClassifier) -> tuple[LabPro
             f"{path}: was fitted for the classifier {profile.classifier!r} ({profile.classifier_sha256[:12]}), "
             f"the run uses {classifier.name!r} ({classifier.sha256[:12]}): calibrate again with --model"
         )
-    return profile, sha256
+    return path.resolve(), sha256

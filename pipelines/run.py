@@ -14,7 +14,7 @@ from rich.console import Console
 from pipelines.cluster import connect
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import software_version
-from pipelines.lab_profiles import open_profile
+from pipelines.lab_profiles import find_profile
 from pipelines.ledger import Ledger, command_line, describe_run, earlier_model
 from pipelines.progress import RunProgress
 from pipelines.results import partial_folder, publish, write_result
@@ -81,7 +81,7 @@ def score(
     choice, classifier = resolve_classifier(config, earlier_model(output))
     sources = name_slides(paths, known_slides(output))
     regions = find_regions(config.regions.files, paths)
-    lab, lab_sha256 = open_profile(config, classifier)
+    lab, lab_sha256 = find_profile(config, classifier)
     tasks = [
         SlideTask(
             source.slide_id,

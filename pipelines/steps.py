@@ -24,7 +24,14 @@ from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
-from wsi_her2.errors import ClassifierError, ConfigurationError, RegionsError, SlideReadError, StoreError
+from wsi_her2.errors import (
+    ClassifierError,
+    ConfigurationError,
+    LabProfileError,
+    RegionsError,
+    SlideReadError,
+    StoreError,
+)
 from wsi_her2.models.classifier import OTHER, PatchClassifier
 from wsi_her2.models.loading import ClassifierChoice
 from wsi_her2.scoring.call import call_slide
@@ -36,7 +43,7 @@ from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
-from wsi_her2.slides.lab_profile import LabProfile
+from wsi_her2.slides.lab_profile import LabProfile, read_profile
 from wsi_her2.slides.regions import UsedRegions, restrict
 from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
@@ -69,9 +76,10 @@ class SlideTask:
         Whether to ignore what earlier runs left.
     regions : pathlib.Path or None
         Annotations of the slide.
-    lab : LabProfile or None
+    lab : pathlib.Path or None
+        Laboratory profile.
     lab_sha256 : str or None
-        Of the profile's file.
+        Of that file as the run began.
     """
 
     slide_id: str
@@ -82,7 +90,7 @@ class SlideTask:
     classifier_sha256: str
     fresh: bool = False
     regions: Path | None = None
-    lab: LabProfile | None = None
+    lab: Path | None = None
     lab_sha256: str | None = None
 
     @property
@@ -193,8 +201,9 @@ def prepare_slide(task: SlideTask) -> Prepared:
         block_edge=patches.block_edge,
     )
     sample = sample_patches(slide, grid, 0 if reasons else _SAMPLED_PATCHES)
-    if task.lab is not None:
-        stain = task.lab.correction(mask.white_point)
+    lab = _lab(task.lab, task.lab_sha256)
+    if lab is not None:
+        stain = lab.correction(mask.white_point)
     else:
         stain = fit_stain(sample.reshape(-1, 3), mask.white_point, classifier.modality, task.config.stain)
     if not reasons:
@@ -321,13 +330,15 @@ def _result_of(
         *gate_quality(store.quality, classifier.modality, gate),
         *gate_patches(unreadable, tumour_patches, classifier.trained, gate),
     ]
+    lab = _lab(task.lab, task.lab_sha256)
+    thresholds = _thresholds(task.config.thresholds, lab)
     call = None
     if not reasons:
         call = call_slide(
             probabilities,
             classifier.classes,
             weights=tissue,
-            thresholds=_thresholds(task),
+            thresholds=thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
             confusion=_confusion(task.config, classifier),
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
@@ -343,8 +354,8 @@ def _result_of(
         version=software_version(),
         fingerprint=plan.fingerprint,
         call=call,
-        calibration=f"lab:{task.lab.name}" if task.lab is not None else "none",
-        thresholds=_thresholds(task) if call is not None else None,
+        calibration="none" if lab is None else f"lab:{lab.name}",
+        thresholds=thresholds if call is not None else None,
         gate=tuple(reasons),
         reader=plan.reader,
         white_point=plan.white_point,
@@ -357,12 +368,21 @@ def _result_of(
     )
 
 
-def _thresholds(task: SlideTask) -> Thresholds:
+@lru_cache(maxsize=2)
+def _lab(path: Path | None, sha256: str | None) -> LabProfile | None:
+    if path is None:
+        return None
+    profile, found = read_profile(path)
+    if found != sha256:
+        raise LabProfileError(f"{path}: the profile has changed since the run began. Run again.")
+    return profile
+
+
+def _thresholds(given: Thresholds, lab: LabProfile | None) -> Thresholds:
     """Those of the run; what a laboratory's negative controls show of false intense staining raises the floor."""
-    thresholds, lab = task.config.thresholds, task.lab
-    if lab is None or lab.intense_floor_pct is None or lab.intense_floor_pct <= thresholds.intense_floor_pct:
-        return thresholds
-    return replace(thresholds, intense_floor_pct=lab.intense_floor_pct)
+    if lab is None or lab.intense_floor_pct is None or lab.intense_floor_pct <= given.intense_floor_pct:
+        return given
+    return replace(given, intense_floor_pct=lab.intense_floor_pct)
 
 
 def _within_regions(task: SlideTask, mask: TissueMask) -> tuple[TissueMask, UsedRegions | None]:
