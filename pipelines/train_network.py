@@ -18,7 +18,7 @@ from pipelines.training_data import Parts, TrainingData, calibration_patches, op
 from wsi_her2.errors import ConfigurationError, OutputError
 from wsi_her2.learning.metrics import evaluate
 from wsi_her2.learning.settings import Optimisation, PatchAugmentation
-from wsi_her2.models.bundle import Training, read_bundle
+from wsi_her2.models.bundle import Training, bundle_file, read_bundle
 from wsi_her2.models.classifier import Modality
 from wsi_her2.models.extras import need
 from wsi_her2.models.loading import bundle_path
@@ -160,7 +160,7 @@ def train_network(
         version=software_version(),
         outputs=parts.outputs,
         confusion=confusion,
-        statements=_statements(metrics, workers),
+        statements=_statements(metrics, workers, _earlier_training(settings.start)),
     )
     patches = calibration_patches(parts, architecture.patch_px, mpp, settings.modality)
     shutil.rmtree(output / BUNDLE, ignore_errors=True)
@@ -238,12 +238,19 @@ def _measure(
     return measured, tuple(tuple(round(float(value), 5) for value in row) for row in response)
 
 
-def _statements(metrics: dict[str, Any], workers: int) -> dict[str, str]:
+def _earlier_training(start: str) -> str:
+    """What the card of the bundle that was started from says of its own training; empty for other starts."""
+    path = bundle_path(start) or start
+    return read_bundle(path).card.statements.get("training", "") if bundle_file(path) is not None else ""
+
+
+def _statements(metrics: dict[str, Any], workers: int, earlier: str) -> dict[str, str]:
     part = "test" if "test" in metrics else "validation"
     accuracy = metrics[part]["metrics"]["accuracy"]
     statements = {
         "training": f"{metrics['epochs']} epochs in {metrics['training_seconds'] / 60:.0f} min on {workers} "
-        f"{'thread' if workers == 1 else 'threads'}, {metrics['training_images_per_s']:.0f} patches/s",
+        f"{'thread' if workers == 1 else 'threads'}, {metrics['training_images_per_s']:.0f} patches/s"
+        + (f"; before that {earlier}" if earlier else ""),
         "checked_on": f"{metrics[part]['images']} {part} patches: the main class is right in {accuracy[0]:.1%} "
         f"({accuracy[1]:.1%} to {accuracy[2]:.1%})",
     }

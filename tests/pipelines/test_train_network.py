@@ -139,6 +139,7 @@ def test_another_task_takes_over_the_body_and_can_freeze_it(trained, miniatures,
     for name, values in before.weights.items():
         if name.startswith(("stem", "blocks")):
             np.testing.assert_array_equal(after.weights[name], values, err_msg=name)
+    assert before.card.statements["training"] in after.card.statements["training"]
     assert not np.array_equal(after.weights["hidden.weight"], before.weights["hidden.weight"])
 
 
