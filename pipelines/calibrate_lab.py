@@ -15,6 +15,7 @@ from pipelines.fingerprint import software_version
 from pipelines.lab_profiles import profiles_folder
 from pipelines.run import resolve_classifier
 from pipelines.sources import SLIDE_SUFFIXES
+from pipelines.steps import confusion_of
 from wsi_her2.errors import LabProfileError, OutputError
 from wsi_her2.learning.datasets.grades import parse_grade
 from wsi_her2.learning.lab_fit import Control, LabFit, Percentages, fit_gain, fit_stains
@@ -79,6 +80,7 @@ def calibrate_lab(
     target = output or profiles_folder() / f"{name}.json"
     config = load_config(None, {"model": model})
     _, classifier = resolve_classifier(config)
+    confusion = confusion_of(config, classifier)
     console = console or Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         files = _files(controls)
@@ -96,11 +98,7 @@ def calibrate_lab(
                     classifier.predict(patches),
                     classifier.classes,
                     shares=classifier.outputs == "shares",
-                    confusion=(
-                        np.asarray(classifier.confusion, np.float64)
-                        if classifier.outputs == "shares" and classifier.confusion is not None
-                        else None
-                    ),
+                    confusion=confusion,
                 )
             except ValueError:
                 return None

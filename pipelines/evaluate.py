@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.evaluation_page import write_evaluation_page
 from pipelines.results import write_json
 from wsi_her2.errors import DatasetError
 from wsi_her2.learning.agreement import Agreement, ComparedSlide, measure_agreement
@@ -101,8 +102,6 @@ def evaluate_run(results: Path, truth: Path, output: Path | None = None, points:
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(folder / TABLE_FILE, comparison.compared)
     write_json(folder / FIGURES_FILE, described(evaluation))
-    from pipelines.evaluation_page import write_evaluation_page
-
     write_evaluation_page(folder / PAGE_FILE, evaluation)
     return evaluation
 

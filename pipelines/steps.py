@@ -340,7 +340,7 @@ def _result_of(
             weights=tissue,
             thresholds=thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
-            confusion=_confusion(task.config, classifier),
+            confusion=confusion_of(task.config, classifier),
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
             temperature=task.config.confidence.temperature,
         )
@@ -400,7 +400,14 @@ _SUITABLE = {"classes": "counts", "shares": "corrected"}
 """How percentages are made where nothing was asked for, by what a classifier's outputs are."""
 
 
-def _confusion(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[np.float64] | None:
+def confusion_of(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[np.float64] | None:
+    """The matrix by which percentages are corrected (float64 K x K); None where they are not.
+
+    Raises
+    ------
+    ConfigurationError
+        They are to be corrected, but the classifier's matrix was never measured.
+    """
     asked = config.percentages or _SUITABLE[classifier.outputs]
     if asked != "corrected":
         return None

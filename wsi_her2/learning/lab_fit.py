@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.errors import StainFitError
 from wsi_her2.scoring.rule import SCORES, Score, Thresholds, apply_rule
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
-from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.stain import StainCorrection, hematoxylin_dab_vectors
 
 Percentages = tuple[float, float, float, float]
 Float64 = npt.NDArray[np.float64]
@@ -161,9 +162,6 @@ def fit_gain(
 
 def fit_stains(patches: Sequence[RGB], whites: Sequence[Vector]) -> tuple[StainVectors, str]:
     """Hues of a laboratory's hematoxylin and DAB from its controls, and why the reference stands in if it does."""
-    from wsi_her2.errors import StainFitError
-    from wsi_her2.slides.stain import hematoxylin_dab_vectors
-
     sample = [
         StainCorrection("white-point", white).apply(part.reshape(-1, 1, 3)[:: max(1, part.size // 600_000)])
         for part, white in zip(patches, whites, strict=True)
