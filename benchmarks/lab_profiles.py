@@ -23,11 +23,9 @@ from pipelines.configuration import load_config
 from pipelines.run import score
 from wsi_her2.phantom import PhantomSpec
 from wsi_her2.phantom.composition import LookName, Score
-from wsi_her2.phantom.render import make_phantom
+from wsi_her2.phantom.render import make_phantom, write_phantom
 from wsi_her2.phantom.stains import draw_look
-from wsi_her2.phantom.truth import write_truth
 from wsi_her2.scoring.result import SlideResult
-from wsi_her2.slides.pyramid import write_pyramid
 
 SCORES: tuple[Score, ...] = ("0", "1+", "2+", "3+")
 LABORATORIES: dict[LookName, float] = {
@@ -70,17 +68,7 @@ def draw(folder: Path, look: LookName, gain: float, seed: int) -> tuple[Path, li
             path.parent.mkdir(parents=True, exist_ok=True)
             spec = PhantomSpec(score=grade, look=look, width_mm=side_mm, height_mm=side_mm, seed=own_seed)
             phantom = replace(make_phantom(spec), look=lab)
-            write_truth(phantom.truth, phantom.cells, path, "csv")
-            write_pyramid(
-                path,
-                spec.width_px,
-                spec.height_px,
-                phantom.read,
-                mpp=spec.mpp,
-                quality=lab.jpeg_quality,
-                description=f"wsi-her2 digital phantom, score {grade}, seed {own_seed}, not a patient",
-                workers=available_cores(),
-            )
+            write_phantom(phantom, path, workers=available_cores())
     return folder / "controls", slides
 
 

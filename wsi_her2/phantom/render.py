@@ -185,8 +185,21 @@ def render_phantom(
         The files cannot be written.
     """
     check_cell_format(cell_format)
-    target = Path(path)
     phantom = make_phantom(spec)
+    write_phantom(phantom, path, workers=workers, cell_format=cell_format)
+    return phantom.truth
+
+
+def write_phantom(
+    phantom: Phantom,
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    cell_format: CellFormat = "csv",
+) -> None:
+    """Write a drawn slide and its truth; parameters and errors as of `render_phantom`."""
+    check_cell_format(cell_format)
+    target, spec = Path(path), phantom.spec
     if phantom.truth.tumour_cells == 0:
         raise PhantomError(
             f"a slide of {spec.width_mm} x {spec.height_mm} mm with a tumour share of {spec.tumour_share} "
@@ -206,4 +219,3 @@ def render_phantom(
         description=f"wsi-her2 digital phantom, score {phantom.truth.score}, seed {spec.seed}, not a patient",
         workers=workers,
     )
-    return phantom.truth
