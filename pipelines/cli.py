@@ -60,6 +60,14 @@ class Augmentation(StrEnum):
     TURNS = "turns"
 
 
+class CellMode(StrEnum):
+    """Where cells are counted."""
+
+    SAMPLE = "sample"
+    ALL = "all"
+    NONE = "none"
+
+
 class ExportFormat(StrEnum):
     """Formats of other runtimes."""
 
@@ -99,6 +107,9 @@ def score(
     tta: Annotated[
         Augmentation | None, typer.Option(help="Average a network over 1, 4 or 8 orientations of a patch.")
     ] = None,
+    cells: Annotated[
+        CellMode | None, typer.Option(help="Count cells in a sample of the tumour, in all of it, or not.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     store_patches: Annotated[
@@ -126,6 +137,7 @@ def score(
                 "precision": precision.value if precision else None,
                 "tta": tta.value if tta else None,
                 "store_patches": store_patches,
+                "cells.mode": cells.value if cells else None,
                 "compute.workers": workers,
                 "compute.scheduler": scheduler,
             },

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import ConfigurationError
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
@@ -35,6 +36,26 @@ class ConfidenceSettings(_Section):
 
     block_um: float = Field(500.0, gt=0)
     temperature: float = Field(1.0, ge=0.1, le=20)
+
+
+class CellRunSettings(_Section):
+    """Where cells are counted, which of them are tumour cells, and from what staining on they are of which class.
+
+    `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. A nucleus is of the tumour if the density
+    around it is at least `tumour_surround` of what is usual around the slide's nuclei.
+    """
+
+    mode: Literal["sample", "all", "none"] = "sample"
+    sample_mm2: float = Field(0.5, gt=0)
+    min_cells: int = Field(100, ge=1)
+    tumour_surround: float = Field(0.4, ge=0, lt=1)
+    cutoffs: CellCutoffs = CellCutoffs()
+
+
+class ReviewSettings(_Section):
+    """Percentage points of the tumour up to which two calls that differ count as lying at a border."""
+
+    margin_points: float = Field(5.0, ge=0)
 
 
 class RegionSettings(_Section):
@@ -71,7 +92,7 @@ class RunConfig(_Section):
     mpp: float | None = Field(None, gt=0)
     backend: Literal["auto", "openslide", "tiffslide"] = "auto"
     store_patches: bool = False
-    percentages: Literal["counts", "shares", "corrected"] | None = None
+    percentages: Literal["counts", "shares", "corrected", "cells"] | None = None
     lab: str | None = None
     tissue: TissueSettings = TissueSettings()
     regions: RegionSettings = RegionSettings()
@@ -79,6 +100,8 @@ class RunConfig(_Section):
     stain: StainSettings = StainSettings()
     thresholds: Thresholds = Thresholds()
     gate: GateLimits = GateLimits()
+    cells: CellRunSettings = CellRunSettings()
+    review: ReviewSettings = ReviewSettings()
     confidence: ConfidenceSettings = ConfidenceSettings()
     compute: ComputeSettings = ComputeSettings()
 

@@ -14,7 +14,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pipelines.schedule import BlockDone, Event, SlideDone, SlideFailed, SlidePlanned
+from pipelines.schedule import (
+    BlockDone,
+    CellPartDone,
+    CellsFound,
+    Event,
+    SlideDone,
+    SlideFailed,
+    SlidePlanned,
+)
 from wsi_her2.scoring.result import SlideResult
 
 
@@ -60,7 +68,10 @@ class RunProgress:
             case SlidePlanned():
                 self._planned += event.n_blocks
                 self._bars.update(self._blocks, total=self._planned, advance=event.done)
-            case BlockDone():
+            case CellsFound():
+                self._planned += event.n_parts
+                self._bars.update(self._blocks, total=self._planned, advance=event.done)
+            case BlockDone() | CellPartDone():
                 self._bars.advance(self._blocks)
             case SlideDone() | SlideFailed():
                 self._done += 1

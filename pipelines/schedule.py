@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from pipelines.steps import BlockScored, Prepared, SlideTask, finish_slide, prepare_slide, score_block
+from pipelines.steps import (
+    BlockScored,
+    CellsMeasured,
+    CellsPlanned,
+    Prepared,
+    SlideTask,
+    finish_slide,
+    measure_cell_part,
+    plan_cells,
+    prepare_slide,
+    score_block,
+)
 from wsi_her2.errors import HER2Error
 from wsi_her2.scoring.result import SlideResult
 
@@ -42,6 +53,23 @@ class BlockDone:
 
 
 @dataclass(frozen=True)
+class CellsFound:
+    """Where a slide's cells are counted is known; `done` of the parts were measured by an earlier run."""
+
+    task: SlideTask
+    n_parts: int
+    done: int
+
+
+@dataclass(frozen=True)
+class CellPartDone:
+    """A part of a slide's cells is measured."""
+
+    task: SlideTask
+    nuclei: int
+
+
+@dataclass(frozen=True)
 class SlideDone:
     """A slide has its result; `reused` when an earlier run had made it."""
 
@@ -58,18 +86,20 @@ class SlideFailed:
     error: BaseException
 
 
-Event = SlidePlanned | BlockDone | SlideDone | SlideFailed
+Event = SlidePlanned | BlockDone | CellsFound | CellPartDone | SlideDone | SlideFailed
 
 
 @dataclass
 class _Active:
-    """A slide between its first step and its last."""
+    """A slide between its first step and its last: `step` is what `pending` numbers are for."""
 
     task: SlideTask
     fingerprint: str = ""
+    step: Callable[..., BlockScored | CellsMeasured] = score_block
     pending: deque[int] = field(default_factory=deque)
     running: int = 0
     block_seconds: float = 0.0
+    cell_seconds: float = 0.0
     error: BaseException | None = None
 
     @property
@@ -97,7 +127,7 @@ def score_slides(
 
     Yields
     ------
-    SlidePlanned, BlockDone, SlideDone or SlideFailed
+    SlidePlanned, BlockDone, CellsFound, CellPartDone, SlideDone or SlideFailed
         Every task ends in exactly one SlideDone or SlideFailed. Closing the generator cancels what runs.
     """
     threads = max(1, sum(client.nthreads().values()))
@@ -123,7 +153,7 @@ def score_slides(
             # Earlier slides first, so that slides finish one after the other instead of all at the end.
             for slide in active:
                 while slide.pending and len(running) < in_flight:
-                    submit(slide, score_block, slide.fingerprint, slide.pending.popleft())
+                    submit(slide, slide.step, slide.fingerprint, slide.pending.popleft())
             future = next(completed)
             slide = running.pop(future)
             slide.running -= 1
@@ -144,21 +174,33 @@ def score_slides(
                 case BlockScored():
                     slide.block_seconds += outcome.seconds
                     yield BlockDone(slide.task, outcome.n_patches)
+                case CellsPlanned():
+                    slide.step = measure_cell_part
+                    slide.pending.extend(outcome.pending)
+                    yield CellsFound(slide.task, outcome.n_parts, outcome.n_parts - len(outcome.pending))
+                case CellsMeasured():
+                    slide.cell_seconds += outcome.seconds
+                    yield CellPartDone(slide.task, outcome.nuclei)
             # A block that still runs would write into a folder that is being cleared, so a failure waits for it.
             if slide.all_steps_done and slide.error is not None:
                 active.remove(slide)
                 yield SlideFailed(slide.task, slide.error)
+            elif slide.all_steps_done and slide.step is score_block:
+                submit(slide, plan_cells, slide.fingerprint)
             elif slide.all_steps_done:
-                submit(slide, finish_slide, slide.block_seconds)
+                submit(slide, finish_slide, slide.block_seconds, slide.cell_seconds)
     finally:
         if running:
             client.cancel(list(running), force=True)
 
 
-def _outcome_of(future: Future[Any], slide: _Active) -> Prepared | BlockScored | SlideResult | None:
+_Outcome = Prepared | BlockScored | CellsPlanned | CellsMeasured | SlideResult
+
+
+def _outcome_of(future: Future[Any], slide: _Active) -> _Outcome | None:
     """What a step returned; None where it failed, which ends the slide and nothing else."""
     try:
-        outcome: Prepared | BlockScored | SlideResult = future.result()
+        outcome: _Outcome = future.result()
     except Exception as error:
         if not isinstance(error, HER2Error | OSError):
             log.exception("%s: unexpected error", slide.task.path)

@@ -20,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.cell_fields import choose_fields, count_cells, measure_fields, pending_parts, plan_parts
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
+from wsi_her2.cells.field import CellSettings
+from wsi_her2.cells.summary import CellSummary
 from wsi_her2.errors import (
     ClassifierError,
     ConfigurationError,
@@ -34,13 +37,14 @@ from wsi_her2.errors import (
 )
 from wsi_her2.models.classifier import OTHER, PatchClassifier
 from wsi_her2.models.loading import ClassifierChoice
-from wsi_her2.scoring.call import call_slide
+from wsi_her2.scoring.call import SlideCall, call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.scoring.second_opinion import SecondOpinion, compare_calls
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, read_profile
@@ -133,6 +137,30 @@ class Prepared:
     pending: tuple[int, ...] = ()
     result: SlideResult | None = None
     reused: bool = False
+
+
+@dataclass(frozen=True)
+class CellsPlanned:
+    """A slide whose blocks are scored and whose cells are to be counted.
+
+    Attributes
+    ----------
+    n_parts : int
+        0 where no cells are to be counted.
+    pending : tuple of int
+        Parts that are still to be measured.
+    """
+
+    n_parts: int
+    pending: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CellsMeasured:
+    """A part of a slide's cells is on disk."""
+
+    nuclei: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -271,14 +299,58 @@ def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
     return BlockScored(int(readable.sum()), time.perf_counter() - started)
 
 
-def finish_slide(task: SlideTask, block_seconds: float) -> SlideResult:
+def plan_cells(task: SlideTask, fingerprint: str) -> CellsPlanned:
+    """Choose where a slide's cells are counted, once all its blocks are scored.
+
+    Parameters
+    ----------
+    task : SlideTask
+    fingerprint : str
+        Of the plan, from `Prepared`.
+
+    Raises
+    ------
+    OSError
+    """
+    job = _open_planned(task, fingerprint)
+    if task.config.cells.mode == "none" or job.classifier.modality != "ihc":
+        return CellsPlanned(0, ())
+    rows = choose_fields(job.store, task.config.cells, job.slide.mpp)
+    if len(rows) == 0:
+        return CellsPlanned(0, ())
+    count = plan_parts(task.partial, rows, job.grid.patch_px0 * job.slide.mpp)
+    return CellsPlanned(count, pending_parts(task.partial, count))
+
+
+def measure_cell_part(task: SlideTask, fingerprint: str, part: int) -> CellsMeasured:
+    """Find and measure the cells of one part of the chosen fields.
+
+    Parameters
+    ----------
+    task : SlideTask
+    fingerprint : str
+    part : int
+
+    Raises
+    ------
+    OSError
+        The part cannot be written. Fields that cannot be read are passed over.
+    """
+    started = time.perf_counter()
+    job = _open_planned(task, fingerprint)
+    settings = CellSettings(cutoffs=task.config.cells.cutoffs)
+    nuclei = measure_fields(task.partial, part, job.slide, job.store, job.stain, settings)
+    return CellsMeasured(nuclei, time.perf_counter() - started)
+
+
+def finish_slide(task: SlideTask, block_seconds: float, cell_seconds: float = 0.0) -> SlideResult:
     """Gate and call a slide whose blocks are all scored, write its files, put its folder in place.
 
     Parameters
     ----------
     task : SlideTask
-    block_seconds : float
-        What the blocks took, for the record.
+    block_seconds, cell_seconds : float
+        What the blocks and the cells took, for the record.
 
     Raises
     ------
@@ -289,7 +361,8 @@ def finish_slide(task: SlideTask, block_seconds: float) -> SlideResult:
         raise StoreError(f"{task.partial}: the plan of the slide is gone. Run again.")
     store = PatchStore.open(task.partial / STORE)
     classifier = _classifier(task.classifier, task.classifier_sha256)
-    return _publish(task, plan, store, classifier, [], block_seconds)
+    spent = {"blocks": round(block_seconds, 3), "cells": round(cell_seconds, 3)}
+    return _publish(task, plan, store, classifier, [], spent)
 
 
 def _publish(
@@ -298,13 +371,13 @@ def _publish(
     store: PatchStore,
     classifier: PatchClassifier,
     early_reasons: list[GateReason],
-    block_seconds: float = 0.0,
+    spent: dict[str, float] | None = None,
 ) -> SlideResult:
     """Turn the store into a result, write the slide's files and rename its folder into place."""
     started = time.perf_counter()
     result = replace(
         _result_of(task, plan, store, classifier, early_reasons),
-        timings_s={"prepare": round(plan.seconds, 3), "blocks": round(block_seconds, 3)},
+        timings_s={"prepare": round(plan.seconds, 3), **(spent or {})},
     )
     # Example patches come from the slide itself; where that is gone by now the report does without.
     write_slide_files(task.partial, result, store, _reopened(task, plan))
@@ -332,7 +405,7 @@ def _result_of(
     ]
     lab = _lab(task.lab, task.lab_sha256)
     thresholds = _thresholds(task.config.thresholds, lab)
-    call = None
+    call, cells, second = None, None, None
     if not reasons:
         call = call_slide(
             probabilities,
@@ -344,6 +417,8 @@ def _result_of(
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
             temperature=task.config.confidence.temperature,
         )
+        cells = count_cells(task.partial, store, task.config, thresholds, plan.reader.mpp, tumour_patches)
+        call, second = _first_and_second(call, cells, task.config)
     return SlideResult(
         slide_id=task.slide_id,
         path=str(task.path),
@@ -361,11 +436,26 @@ def _result_of(
         white_point=plan.white_point,
         stain=plan.stain,
         regions=plan.regions,
+        cells=cells,
+        second_opinion=second,
+        pct_complete_membrane=None if cells is None else cells.pct_complete_membrane,
         n_patches=int(scored.sum()),
         tumour_patches=tumour_patches,
         tissue_mm2=plan.tissue_mm2,
         unreadable_fraction=unreadable,
     )
+
+
+def _first_and_second(
+    from_patches: SlideCall, cells: CellSummary | None, config: RunConfig
+) -> tuple[SlideCall, SecondOpinion | None]:
+    """The call of the slide and the one beside it."""
+    if cells is None:
+        return from_patches, None
+    margin = config.review.margin_points
+    if config.percentages == "cells" and from_patches.score is not None:
+        return cells.call, compare_calls(cells.call, from_patches, "patches", margin)
+    return from_patches, compare_calls(from_patches, cells.call, "cells", margin)
 
 
 @lru_cache(maxsize=2)
@@ -408,7 +498,8 @@ def confusion_of(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[
     ConfigurationError
         They are to be corrected, but the classifier's matrix was never measured.
     """
-    asked = config.percentages or _SUITABLE[classifier.outputs]
+    suitable = _SUITABLE[classifier.outputs]
+    asked = suitable if config.percentages in (None, "cells") else config.percentages
     if asked != "corrected":
         return None
     if classifier.confusion is None:

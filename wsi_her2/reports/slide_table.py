@@ -36,6 +36,9 @@ SLIDE_COLUMNS = (
     "model_sha256",
     "unreadable_fraction",
     "seconds",
+    "cells",
+    "second_opinion",
+    "review",
 )
 """Columns of `slides.csv`, in their order."""
 
@@ -58,7 +61,7 @@ def slide_row(result: SlideResult) -> dict[str, str]:
     dict of str to str
         Keys are `SLIDE_COLUMNS`, in order.
     """
-    call, reader = result.call, result.reader
+    call, reader, second = result.call, result.reader, result.second_opinion
     percentages = call.percentages if call else {}
     was_read = result.status != "failed"
     row = {
@@ -88,6 +91,9 @@ def slide_row(result: SlideResult) -> dict[str, str]:
         "model_sha256": result.model.sha256,
         "unreadable_fraction": _fixed(result.unreadable_fraction, 4),
         "seconds": _fixed(_seconds(result), 2),
+        "cells": str(result.cells.cells) if result.cells else "",
+        "second_opinion": second.score if second else "",
+        "review": str(second.review).lower() if second else "",
     }
     return {column: row[column] for column in SLIDE_COLUMNS}
 

@@ -134,16 +134,47 @@ def call_slide(
 
     percentages = estimate(counts.sum(axis=0, keepdims=True))[0]
     drawn = resample(counts, estimate)
-    low, high = np.percentile(drawn, (5, 95), axis=0)
-    shared = {
-        "percentages": {name: float(pct) for name, pct in zip(tumour_classes, percentages, strict=True)},
-        "intervals": {name: (float(a), float(b)) for name, a, b in zip(tumour_classes, low, high, strict=True)},
-        "n_patches": int(kept.sum()),
-        "tumour_patches": int(is_tumour.sum()),
-    }
+    shared = _shared(tumour_classes, percentages, drawn, int(kept.sum()), int(is_tumour.sum()))
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, temperature, shared)
     return _binary(percentages, drawn, thresholds, temperature, shared)
+
+
+def call_counts(
+    counts: Float64,
+    thresholds: Thresholds | None = None,
+    *,
+    temperature: float = 1.0,
+    n_patches: int,
+    tumour_patches: int,
+) -> SlideCall:
+    """Call a slide from counted cells.
+
+    Parameters
+    ----------
+    counts : float64 G x 4
+        Cells of 0, 1+, 2+ and 3+ in each spatial block.
+    thresholds : Thresholds, optional
+    temperature : float
+        As of `call_slide`.
+    n_patches, tumour_patches : int
+        Patches that were scored, and of these tumour: where cells were looked for.
+
+    Raises
+    ------
+    ValueError
+        There is no cell.
+    """
+    if not counts.sum() > 0:
+        raise ValueError("there are no cells, so there is nothing to call")
+
+    def estimate(totals: Float64) -> Float64:
+        return _tumour_percentages(totals, SCORES, list(SCORES), None)
+
+    percentages = estimate(counts.sum(axis=0, keepdims=True))[0]
+    drawn = resample(counts, estimate)
+    shared = _shared(list(SCORES), percentages, drawn, n_patches, tumour_patches)
+    return _graded(percentages, drawn, thresholds or Thresholds(), temperature, shared)
 
 
 def tumour_classes_of(classes: tuple[str, ...]) -> list[str]:
@@ -161,6 +192,19 @@ def tumour_classes_of(classes: tuple[str, ...]) -> list[str]:
             f"or {' and '.join(_BINARY)}, in this order, with or without {_OTHER!r} before them"
         )
     return tumour_classes
+
+
+def _shared(
+    names: list[str], percentages: Float64, drawn: Float64, n_patches: int, tumour_patches: int
+) -> dict[str, object]:
+    """What a call says whatever its classes are."""
+    low, high = np.percentile(drawn, (5, 95), axis=0)
+    return {
+        "percentages": {name: float(pct) for name, pct in zip(names, percentages, strict=True)},
+        "intervals": {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)},
+        "n_patches": n_patches,
+        "tumour_patches": tumour_patches,
+    }
 
 
 def _graded(

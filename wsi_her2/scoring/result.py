@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wsi_her2.cells.summary import CellSummary
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.scoring.second_opinion import SecondOpinion
 from wsi_her2.slides.regions import UsedRegions
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -76,6 +78,10 @@ class SlideResult:
     stain : StainCorrection or None
     regions : UsedRegions or None
         Which annotated regions decided what was scored; None where all tissue was.
+    cells : CellSummary or None
+        None where cells were not measured, or too few were found.
+    second_opinion : SecondOpinion or None
+        What the other way to a call gives; None where there is one way only.
     n_patches, tumour_patches : int
     tissue_mm2 : float or None
     pct_complete_membrane : float or None
@@ -105,6 +111,8 @@ class SlideResult:
     white_point: WhitePoint | None = None
     stain: StainCorrection | None = None
     regions: UsedRegions | None = None
+    cells: CellSummary | None = None
+    second_opinion: SecondOpinion | None = None
     n_patches: int = 0
     tumour_patches: int = 0
     tissue_mm2: float | None = None

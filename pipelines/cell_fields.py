@@ -1,0 +1,171 @@
+"""Counting a slide's cells: where to look, looking there, adding up.
+
+Fields are the patches that were classified as tumour, or a sample of them, each with a margin. Some fields make a
+part; a part is one task and one file, so that interrupted work goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.configuration import CellRunSettings, RunConfig
+from wsi_her2.cells.field import CellSettings, measure_cells
+from wsi_her2.cells.summary import CellSummary, summarise_cells
+from wsi_her2.cells.table import join_parts, rows_of, surroundings, write_part
+from wsi_her2.errors import SlideReadError
+from wsi_her2.models.classifier import OTHER
+from wsi_her2.reports.patches import gives_shares
+from wsi_her2.scoring.confidence import spatial_blocks
+from wsi_her2.scoring.proportions import main_classes
+from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.slide import Slide
+from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.store import PatchStore
+
+CELL_TABLE = "cells.parquet"
+
+_PARTS = "cell_parts"
+_ROWS = "fields.npy"
+_FIELDS_PER_PART_UM2 = 65_536.0
+_MARGIN_UM = 12.0
+
+Rows = npt.NDArray[np.int64]
+
+
+def choose_fields(store: PatchStore, settings: CellRunSettings, mpp: float) -> Rows:
+    """Rows of the patches in which cells are to be counted.
+
+    Parameters
+    ----------
+    store : PatchStore
+        All of whose blocks are scored.
+    settings : CellRunSettings
+        With a sample, patches are taken at equal steps along the tumour patches as they follow on the slide.
+    mpp : float
+        Of level 0.
+
+    Returns
+    -------
+    int64 N
+        Ascending.
+    """
+    probabilities = store.probabilities
+    scored = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    labels = main_classes(probabilities[scored], store.classes, gives_shares(store))
+    tumour = scored[[store.classes[label] != OTHER for label in labels]]
+    if settings.mode == "all":
+        return tumour
+    patch_mm2 = (store.grid.patch_px0 * mpp / 1000) ** 2
+    wanted = min(len(tumour), max(1, round(settings.sample_mm2 / patch_mm2)))
+    return tumour[((np.arange(wanted) + 0.5) * len(tumour) / max(wanted, 1)).astype(np.int64)]
+
+
+def plan_parts(folder: Path, rows: Rows, patch_um: float) -> int:
+    """Keep what was chosen; how many parts it makes."""
+    parts = folder / _PARTS
+    parts.mkdir(exist_ok=True)
+    beside = parts / f".{_ROWS}"
+    with beside.open("wb") as stream:
+        np.save(stream, rows)
+    beside.replace(parts / _ROWS)
+    return -(-len(rows) // _fields_per_part(patch_um))
+
+
+def pending_parts(folder: Path, count: int) -> tuple[int, ...]:
+    """Parts that are still to be measured."""
+    return tuple(part for part in range(count) if not _part(folder, part).exists())
+
+
+def measure_fields(
+    folder: Path, part: int, slide: Slide, store: PatchStore, stain: StainCorrection, settings: CellSettings
+) -> int:
+    """Measure the cells of one part and write them.
+
+    Returns
+    -------
+    int
+        How many nuclei there are. Fields that cannot be read have none.
+    """
+    grid = store.grid
+    per_part = _fields_per_part(grid.patch_px0 * slide.mpp)
+    rows = np.load(folder / _PARTS / _ROWS)[part * per_part : (part + 1) * per_part]
+    mpp = max(slide.mpp, settings.finest_mpp)
+    margin_px0 = round(_MARGIN_UM / slide.mpp)
+    side_px = round((grid.patch_px0 + 2 * margin_px0) * slide.mpp / mpp)
+    xy, found = store.xy, []
+    for row in rows.tolist():
+        left, top = (int(value) - margin_px0 for value in xy[row])
+        try:
+            rgb = slide.read(left, top, side_px, side_px, mpp)
+        except SlideReadError:
+            continue
+        cells = measure_cells(stain.apply(rgb), mpp, settings)
+        places = (left, top) + (cells.xy + 0.5) * (mpp / slide.mpp)
+        within = ((places >= xy[row]) & (places < xy[row] + grid.patch_px0)).all(axis=1)
+        found.append(rows_of(cells, within, places, row))
+    write_part(_part(folder, part), found)
+    return sum(len(field["x"]) for field in found)
+
+
+def count_cells(
+    folder: Path, store: PatchStore, config: RunConfig, thresholds: Thresholds, mpp: float, tumour_patches: int
+) -> CellSummary | None:
+    """Add the parts up and write the slide's table of cells.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the slide; the parts are removed.
+    store : PatchStore
+    config : RunConfig
+    thresholds : Thresholds
+        Of the rule.
+    mpp : float
+        Of level 0.
+    tumour_patches : int
+        On the slide.
+
+    Returns
+    -------
+    CellSummary or None
+        None where cells were not measured, or too few were found to speak of percentages.
+    """
+    if config.cells.mode == "none" or not (folder / _PARTS / _ROWS).exists():
+        return None
+    rows: Rows = np.load(folder / _PARTS / _ROWS)
+    parts = sorted((folder / _PARTS).glob("part-*.parquet"))
+    around = surroundings(parts)
+    least = config.cells.tumour_surround * float(np.percentile(around, 75)) if len(around) else 0.0
+    block_of_patch = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
+    block_of_patch[rows] = spatial_blocks(store.xy[rows], mpp, config.confidence.block_um)
+    counts = np.zeros((int(block_of_patch.max(initial=0)) + 1, 4))
+    for table in join_parts(parts, folder / CELL_TABLE, least):
+        tumour = table["tumour"].to_numpy()
+        blocks = block_of_patch[table["patch"].to_numpy()[tumour]]
+        np.add.at(counts, (blocks, table["her2_class"].to_numpy()[tumour]), 1)
+    shutil.rmtree(folder / _PARTS)
+    if counts.sum() < config.cells.min_cells:
+        return None
+    return summarise_cells(
+        counts[counts.sum(axis=1) > 0],
+        len(around),
+        thresholds,
+        sampling=config.cells.mode,
+        patches=len(rows),
+        measured_mm2=len(rows) * (store.grid.patch_px0 * mpp / 1000) ** 2,
+        n_patches=int((~np.isnan(store.probabilities).any(axis=1)).sum()),
+        tumour_patches=tumour_patches,
+        temperature=config.confidence.temperature,
+    )
+
+
+def _fields_per_part(patch_um: float) -> int:
+    return max(1, round(_FIELDS_PER_PART_UM2 / patch_um**2))
+
+
+def _part(folder: Path, part: int) -> Path:
+    return folder / _PARTS / f"part-{part:05d}.parquet"

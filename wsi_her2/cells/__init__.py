@@ -1,0 +1,1 @@
+"""Cells one by one: nuclei, the membrane around each, its completeness and class, and what they add up to."""

@@ -1,0 +1,128 @@
+"""The table of a slide's cells, in Parquet: written in parts by many workers, put together by one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_her2.cells.field import Cells
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_MEASURED = {
+    "x": "int32",
+    "y": "int32",
+    "patch": "int32",
+    "her2_class": "int8",
+    "completeness": "float32",
+    "strength": "float32",
+    "contrast": "float32",
+    "surround": "float32",
+}
+"""Columns of a part: level-0 pixels of the nucleus, row of its patch in the store, and the fields of `Cells`."""
+
+
+def rows_of(
+    cells: Cells, chosen: npt.NDArray[np.bool_], xy_level0: npt.NDArray[np.float64], patch: int
+) -> dict[str, npt.NDArray[np.generic]]:
+    """The chosen cells of a field as columns of a part.
+
+    Parameters
+    ----------
+    cells : Cells
+    chosen : bool N
+    xy_level0 : float64 N x 2
+        Their places, level-0 pixels.
+    patch : int
+        Row of the patch in the store.
+    """
+    x, y = np.rint(xy_level0[chosen]).astype(np.int32).T
+    return {
+        "x": x,
+        "y": y,
+        "patch": np.full(len(x), patch, np.int32),
+        "her2_class": cells.grade[chosen],
+        "completeness": cells.completeness[chosen],
+        "strength": cells.strength[chosen],
+        "contrast": cells.contrast[chosen],
+        "surround": cells.surround[chosen],
+    }
+
+
+def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[np.generic]]]) -> None:
+    """Write the cells of some fields, beside the target and then renamed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: np.concatenate([np.zeros(0, dtype), *(field[name] for field in fields)]).astype(dtype)
+        for name, dtype in _MEASURED.items()
+    }
+    beside = _beside(path)
+    try:
+        pq.write_table(pa.table(columns), beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def surroundings(parts: Sequence[Path]) -> npt.NDArray[np.float32]:
+    """The column `surround` of all parts (float32 N)."""
+    import pyarrow.parquet as pq
+
+    columns = [pq.read_table(part, columns=["surround"])["surround"].to_numpy() for part in parts]
+    return np.concatenate([np.zeros(0, np.float32), *columns]).astype(np.float32)
+
+
+def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iterator[pyarrow.Table]:
+    """Write all parts as one table with a column `tumour`, yielding each part as it is written.
+
+    Parameters
+    ----------
+    parts : sequence of pathlib.Path
+    path : pathlib.Path
+        It takes its name once the last part is written, so the caller must take all of them.
+    least_surround : float
+        Nuclei with less around them are not of the tumour; see `Cells.surround`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = _beside(path)
+    writer = None
+    try:
+        for part in parts:
+            table = pq.read_table(part)
+            tumour = table["surround"].to_numpy() > np.float32(least_surround)
+            table = table.append_column("tumour", pa.array(tumour))
+            writer = writer or pq.ParquetWriter(beside, table.schema)
+            writer.write_table(table)
+            yield table
+        if writer is not None:
+            writer.close()
+            writer = None
+            beside.replace(path)
+    finally:
+        if writer is not None:
+            writer.close()
+        beside.unlink(missing_ok=True)
+
+
+def tumour_cells(path: Path) -> Iterator[dict[str, list[float]]]:
+    """The tumour cells of a slide's table, some thousands at a time: `x`, `y`, `her2_class` and the measures."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=8192):
+            columns = batch.filter(batch["tumour"]).to_pydict()
+            yield {name: columns[name] for name in columns if name != "tumour"}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
