@@ -41,8 +41,8 @@ class ConfidenceSettings(_Section):
 class CellRunSettings(_Section):
     """Where cells are counted, which of them are tumour cells, and from what staining on they are of which class.
 
-    `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. A nucleus is of the tumour if the density
-    around it is at least `tumour_surround` of what is usual around the slide's nuclei.
+    `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. A nucleus is of the tumour if the
+    density around it is at least `tumour_surround` of what is usual around the slide's nuclei.
     """
 
     mode: Literal["sample", "all", "none"] = "sample"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.cell_fields import CELL_TABLE
 from wsi_her2.errors import SlideReadError
+from wsi_her2.reports.cell_views import draw_cell_views
 from wsi_her2.reports.geojson import write_overlay_geojson
 from wsi_her2.reports.heatmap import draw_heatmap, draw_layer, write_png
 from wsi_her2.reports.patch_table import write_patch_csv
@@ -37,6 +39,8 @@ def write_slide_files(folder: Path, result: SlideResult, store: PatchStore, slid
     """
     if slide is not None:
         store.write_examples(_examples(slide, store))
+        if result.cells is not None:
+            store.write_cell_views(draw_cell_views(folder / CELL_TABLE, slide, store))
     write_views(folder, result, store)
     write_patch_csv(folder / "patches.csv", store, store.classes)
 
@@ -44,19 +48,29 @@ def write_slide_files(folder: Path, result: SlideResult, store: PatchStore, slid
 def write_views(folder: Path, result: SlideResult, store: PatchStore) -> None:
     """Write the pictures, the GeoJSON and the report from what the store keeps."""
     mask, picture = store.read_overview(), store.read_picture()
-    percentages = result.call.percentages if result.call is not None else None
+    # Beside coloured patches only percentages of patches make sense.
+    of_patches = result.call is not None and result.call_from == "patches"
+    percentages = result.call.percentages if result.call is not None and of_patches else None
     write_png(folder / "tissue.png", tissue_overlay(mask))
     write_png(
         folder / "heatmap.png",
         draw_heatmap(mask, store, store.classes, percentages=percentages, picture=picture),
     )
-    write_overlay_geojson(folder / "overlay.geojson", store, store.classes, mask)
+    write_overlay_geojson(
+        folder / "overlay.geojson",
+        store,
+        store.classes,
+        mask,
+        cells=folder / CELL_TABLE if result.cells is not None else None,
+        mpp=result.reader.mpp if result.reader is not None else None,
+    )
     write_slide_report(
         folder / "report.html",
         result,
         mask,
         draw_layer(mask, store, store.classes) if result.n_patches else None,
         store.read_examples(),
+        cell_views=store.read_cell_views(),
         thresholds=result.thresholds,
         picture=picture,
     )

@@ -36,15 +36,15 @@ from wsi_her2.errors import (
     StoreError,
 )
 from wsi_her2.models.classifier import OTHER, PatchClassifier
-from wsi_her2.models.loading import ClassifierChoice
-from wsi_her2.scoring.call import SlideCall, call_slide
+from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
+from wsi_her2.scoring.call import SlideCall, call_slide, tumour_classes_of
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
-from wsi_her2.scoring.rule import Thresholds
-from wsi_her2.scoring.second_opinion import SecondOpinion, compare_calls
+from wsi_her2.scoring.rule import SCORES, Thresholds
+from wsi_her2.scoring.second_opinion import SecondOpinion, Way, compare_calls
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, read_profile
@@ -405,7 +405,7 @@ def _result_of(
     ]
     lab = _lab(task.lab, task.lab_sha256)
     thresholds = _thresholds(task.config.thresholds, lab)
-    call, cells, second = None, None, None
+    call, call_from, cells, second = None, None, None, None
     if not reasons:
         call = call_slide(
             probabilities,
@@ -418,7 +418,9 @@ def _result_of(
             temperature=task.config.confidence.temperature,
         )
         cells = count_cells(task.partial, store, task.config, thresholds, plan.reader.mpp, tumour_patches)
-        call, second = _first_and_second(call, cells, task.config)
+        call, call_from, second = _first_and_second(
+            call, cells, _called_from_cells(task.config, classifier), task.config.review.margin_points
+        )
     return SlideResult(
         slide_id=task.slide_id,
         path=str(task.path),
@@ -429,6 +431,7 @@ def _result_of(
         version=software_version(),
         fingerprint=plan.fingerprint,
         call=call,
+        call_from=call_from,
         calibration="none" if lab is None else f"lab:{lab.name}",
         thresholds=thresholds if call is not None else None,
         gate=tuple(reasons),
@@ -447,15 +450,25 @@ def _result_of(
 
 
 def _first_and_second(
-    from_patches: SlideCall, cells: CellSummary | None, config: RunConfig
-) -> tuple[SlideCall, SecondOpinion | None]:
-    """The call of the slide and the one beside it."""
+    from_patches: SlideCall, cells: CellSummary | None, from_cells: bool, margin_points: float
+) -> tuple[SlideCall, Way, SecondOpinion | None]:
+    """The call of the slide, what it is from, and the call beside it."""
     if cells is None:
-        return from_patches, None
-    margin = config.review.margin_points
-    if config.percentages == "cells" and from_patches.score is not None:
-        return cells.call, compare_calls(cells.call, from_patches, "patches", margin)
-    return from_patches, compare_calls(from_patches, cells.call, "cells", margin)
+        return from_patches, "patches", None
+    if from_cells:
+        return cells.call, "cells", compare_calls(cells.call, from_patches, "patches", margin_points)
+    return from_patches, "patches", compare_calls(from_patches, cells.call, "cells", margin_points)
+
+
+def _called_from_cells(config: RunConfig, classifier: PatchClassifier) -> bool:
+    """Whether the call is made from counted cells: where that is asked for, and for the membrane scorer.
+
+    The membrane scorer gives each patch one class, which is a poorer answer to a rule over cells than cells are
+    (`docs/cells.md`). A trained classifier was trained for its task, so its own percentages stand.
+    """
+    if tuple(tumour_classes_of(classifier.classes)) != SCORES:
+        return False
+    return config.percentages == "cells" or (config.percentages is None and classifier.name == MEMBRANE)
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,7 @@ def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iter
         beside.unlink(missing_ok=True)
 
 
-def tumour_cells(path: Path) -> Iterator[dict[str, list[float]]]:
+def tumour_cells(path: Path) -> Iterator[dict[str, list[Any]]]:
     """The tumour cells of a slide's table, some thousands at a time: `x`, `y`, `her2_class` and the measures."""
     import pyarrow.parquet as pq
 

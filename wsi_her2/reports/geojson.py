@@ -1,23 +1,36 @@
-"""`overlay.geojson`: the tissue and the tumour patches as QuPath imports them."""
+"""`overlay.geojson`: the tissue, the tumour patches and the counted cells as QuPath imports them."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wsi_her2.cells.table import tumour_cells
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.palette import OTHER, colour_of
 from wsi_her2.reports.patches import scored_patches, side_px0
+from wsi_her2.scoring.rule import SCORES
 from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask, outline_pieces
 
 _TISSUE_COLOUR = (0, 150, 60)
+_CELL_RADIUS_UM = 3.5
+_CELL_CORNERS = 8
 
 
-def write_overlay_geojson(path: Path, store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> None:
-    """Write a GeoJSON FeatureCollection for QuPath: one tissue annotation, and a tile for each tumour patch.
+def write_overlay_geojson(
+    path: Path,
+    store: PatchStore,
+    classes: tuple[str, ...],
+    mask: TissueMask,
+    *,
+    cells: Path | None = None,
+    mpp: float | None = None,
+) -> None:
+    """Write a GeoJSON FeatureCollection for QuPath: the tissue, a tile for each tumour patch, the counted cells.
 
     Coordinates are level-0 pixels of the slide, whole numbers. A tile carries its class, the class's colour and
     the probabilities as measurements. Patches classified as 'other' are left out, to keep the file small: they
@@ -31,6 +44,10 @@ def write_overlay_geojson(path: Path, store: PatchStore, classes: tuple[str, ...
     classes : tuple of str
         Those of the store.
     mask : TissueMask
+    cells : pathlib.Path, optional
+        The slide's table of cells. Each tumour cell becomes a detection, drawn as an octagon around the nucleus.
+    mpp : float, optional
+        Of level 0; needed with `cells`.
     """
     with text_beside(path) as stream:
         stream.write('{"type":"FeatureCollection","features":[')
@@ -38,6 +55,10 @@ def write_overlay_geojson(path: Path, store: PatchStore, classes: tuple[str, ...
         for feature in _features(store, classes, mask):
             stream.write(before + json.dumps(feature, separators=(",", ":")))
             before = ",\n"
+        if cells is not None and mpp is not None:
+            for feature in _cell_features(cells, _CELL_RADIUS_UM / mpp):
+                stream.write(before + json.dumps(feature, separators=(",", ":")))
+                before = ",\n"
         stream.write("\n]}\n")
 
 
@@ -73,6 +94,28 @@ def _features(store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> 
                     "classification": classifications[label],
                     "measurements": {
                         name: round(share, 4) for name, share in zip(classes, probabilities, strict=True)
+                    },
+                    "isLocked": True,
+                },
+            }
+
+
+def _cell_features(cells: Path, radius_px: float) -> Iterator[dict[str, Any]]:
+    classifications = [{"name": name, "color": list(colour_of(name))} for name in SCORES]
+    turns = [2 * math.pi * corner / _CELL_CORNERS for corner in (*range(_CELL_CORNERS), 0)]
+    corners = [(round(radius_px * math.cos(turn)), round(radius_px * math.sin(turn))) for turn in turns]
+    for batch in tumour_cells(cells):
+        columns = (batch["x"], batch["y"], batch["her2_class"], batch["completeness"], batch["strength"])
+        for x, y, grade, completeness, strength in zip(*columns, strict=True):
+            yield {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[[x + dx, y + dy] for dx, dy in corners]]},
+                "properties": {
+                    "objectType": "detection",
+                    "classification": classifications[grade],
+                    "measurements": {
+                        "Membrane completeness": round(completeness, 3),
+                        "Membrane strength (OD)": round(strength, 4),
                     },
                     "isLocked": True,
                 },

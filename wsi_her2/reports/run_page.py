@@ -67,11 +67,16 @@ def _entry(result: SlideResult, folder: Path) -> dict[str, Any]:
         "h_score": "" if call is None or call.h_score is None else f"{call.h_score:.0f}",
         "shares": [f"{percentages[name]:.1f}" if name in percentages else "" for name in ("0", "1+", "2+", "3+")],
         "tumour": str(result.tumour_patches) if result.status != "failed" else "",
-        "reason": result.reason,
+        "reason": result.reason or _review(result),
         "uncalibrated": call is not None and result.calibration == "none",
         "report": f"{base}/report.html" if _lies_in(folder, result.slide_id, "report.html") else "",
         "heatmap": f"{base}/heatmap.png" if _lies_in(folder, result.slide_id, "heatmap.png") else "",
     }
+
+
+def _review(result: SlideResult) -> str:
+    second = result.second_opinion
+    return f"Needs review. {second.explanation}." if second is not None and second.review else ""
 
 
 def _lies_in(folder: Path, slide_id: str, name: str) -> bool:

@@ -42,12 +42,19 @@ _STATUS_WORDS = {"scored": "Scored", "not_assessable": "Not assessable", "failed
 _LIMITS = (
     "Invasive carcinoma is not told from carcinoma in situ or from normal ducts, which must not count: "
     "look at the heatmap, or score a region that holds invasive tumour only.",
-    "The guideline counts cells; here a patch of tissue is the unit, and it has one class.",
     "The borders between 0 and 1+ and between 1+ and 2+ carry most of the disagreement, between readers as "
     "between methods.",
     "The confidence covers the variation within this slide. It does not cover fixation, antibody, stainer or "
     "scanner, and not errors of the model.",
     "The rule is that for breast cancer (ASCO/CAP 2018, affirmed 2023); gastric rules differ.",
+)
+_LIMIT_OF_PATCHES = (
+    "The guideline counts cells; here the percentages are of tissue in patches, as the model classified them."
+)
+_LIMIT_OF_CELLS = (
+    "Cells are found by their nuclei and told from stroma by what surrounds them; lymphocytes within the tumour, "
+    "red cells and cells cut without their nucleus are miscounted. Below the cut-off of faint staining nothing is "
+    "told from noise."
 )
 _LIMIT_OF_HE = (
     "Scored on H&E: HER2 is estimated from morphology, not measured. "
@@ -62,6 +69,7 @@ def write_slide_report(
     layer: UInt8 | None,
     examples: Examples,
     *,
+    cell_views: Sequence[tuple[int, int, UInt8]] = (),
     thresholds: Thresholds | None = None,
     picture: Overview | None = None,
 ) -> None:
@@ -81,6 +89,8 @@ def write_slide_report(
     examples : mapping of str to sequence of (x, y, uint8 H x W x 3)
         By class, patches with their top-left corner in level-0 pixels, the most telling first; the first
         6 of a class are shown.
+    cell_views : sequence of (x, y, uint8 H x W x 3)
+        Fields in which cells were counted, from `draw_cell_views`.
     thresholds : Thresholds, optional
         Those the call was made with; the guideline's by default. Where they do not lead to the call, the report
         gives the clause that fired and leaves out the comparison with the other scores.
@@ -95,12 +105,19 @@ def write_slide_report(
         "calibration": calibration_in_words(result.calibration) if result.call else "",
         "uncalibrated": result.calibration == "none",
         "card": card_statements(result.model.card),
+        "second": result.second_opinion,
+        "cells": _cells(result, cell_views),
+        "looked_at": _looked_at(result, mask),
         "gate": [(str(r.message), f"{r.measured:.3g}", f"{r.limit:.3g}", r.code) for r in result.gate],
         "figure": _figure(mask, layer, picture) if mask is not None else None,
         "legend": _legend(result),
         "examples": _examples(examples, result.model.classes),
         "provenance": _provenance(result),
-        "limits": [*([_LIMIT_OF_HE] if result.modality == "he" else []), *_LIMITS],
+        "limits": [
+            *([_LIMIT_OF_HE] if result.modality == "he" else []),
+            _LIMIT_OF_CELLS if result.call_from == "cells" else _LIMIT_OF_PATCHES,
+            *_LIMITS,
+        ],
     }
     write_page(path, "slide.html.j2", "slide.js", context, images="data:")
 
@@ -129,6 +146,58 @@ def _verdict(result: SlideResult, thresholds: Thresholds) -> dict[str, Any] | No
     }
 
 
+def _cells(result: SlideResult, views: Sequence[tuple[int, int, UInt8]]) -> dict[str, Any] | None:
+    cells, call = result.cells, result.call
+    if cells is None or call is None:
+        return None
+    low, high = cells.complete_interval
+    other = call if result.call_from == "patches" else None
+    classes = [
+        (
+            name,
+            hex_of(name),
+            f"{cells.call.percentages[name]:.1f} %",
+            "{:.1f} to {:.1f}".format(*cells.call.intervals[name]),
+            f"{other.percentages[name]:.1f} %" if other is not None and name in other.percentages else "",
+        )
+        for name in cells.call.percentages
+    ]
+    where = "all" if cells.sampling == "all" else f"{cells.patches:,} of {result.tumour_patches:,}"
+    return {
+        "count": f"{cells.cells:,}",
+        "where": f"{where} patches of tumour, {cells.measured_mm2:.2f} mm²",
+        "complete": f"{cells.pct_complete_membrane:.1f} %",
+        "complete_interval": f"{low:.1f} to {high:.1f} %",
+        "classes": classes,
+        "beside": other is not None,
+        "views": [{"x": x, "y": y, "uri": jpeg_uri(rgb, _EXAMPLE_QUALITY)} for x, y, rgb in views],
+    }
+
+
+def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, str]]:
+    """What the call rests on, and what was left out and why."""
+    if result.call is None or result.tissue_mm2 is None:
+        return []
+    rows = [
+        ("Tissue found", f"{result.tissue_mm2:.2f} mm², cut into {result.n_patches:,} patches"),
+        (
+            "Counted",
+            f"{result.tumour_patches:,} patches of tumour"
+            + (f"; cells in {result.cells.patches:,} of them" if result.cells is not None else ""),
+        ),
+        ("Left out", f"{result.n_patches - result.tumour_patches:,} patches that are not tumour"),
+    ]
+    if result.unreadable_fraction:
+        rows.append(
+            ("Left out", f"{100 * result.unreadable_fraction:.1f} % of the patches, which cannot be decoded")
+        )
+    if mask is not None and mask.pen_share > 0:
+        rows.append(("Left out", f"ink: {100 * mask.pen_share:.1f} % of tissue and ink together"))
+    if result.regions is not None:
+        rows.append(("Annotated regions", regions_in_words(result.regions)))
+    return rows
+
+
 def _figure(mask: TissueMask, layer: UInt8 | None, picture: Overview | None) -> dict[str, Any]:
     rgb = within((picture or mask.overview).rgb, _OVERVIEW_PX)
     height, width = rgb.shape[:2]
@@ -145,7 +214,7 @@ def _figure(mask: TissueMask, layer: UInt8 | None, picture: Overview | None) -> 
 
 
 def _legend(result: SlideResult) -> list[dict[str, str]]:
-    percentages = result.call.percentages if result.call else {}
+    percentages = result.call.percentages if result.call and result.call_from == "patches" else {}
     entries = []
     for name in tumour_classes(result.model.classes):
         known = percentages.get(name)

@@ -9,7 +9,7 @@ from wsi_her2.cells.summary import CellSummary
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.rule import Thresholds
-from wsi_her2.scoring.second_opinion import SecondOpinion
+from wsi_her2.scoring.second_opinion import SecondOpinion, Way
 from wsi_her2.slides.regions import UsedRegions
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -68,6 +68,8 @@ class SlideResult:
         'none', or 'lab:' and the profile's name.
     call : SlideCall or None
         None unless scored.
+    call_from : {'patches', 'cells'} or None
+        What its percentages are of.
     thresholds : Thresholds or None
         Those of the rule; None unless scored.
     gate : tuple of GateReason
@@ -105,6 +107,7 @@ class SlideResult:
     fingerprint: str = ""
     calibration: str = "none"
     call: SlideCall | None = None
+    call_from: Way | None = None
     thresholds: Thresholds | None = None
     gate: tuple[GateReason, ...] = ()
     reader: ReaderInfo | None = None

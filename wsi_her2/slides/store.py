@@ -277,6 +277,21 @@ class PatchStore:
                 kept[name] = [(int(x), int(y), rgb) for (x, y), rgb in zip(places, patches, strict=True)]
         return kept
 
+    def write_cell_views(self, views: Sequence[tuple[int, int, RGB]]) -> None:
+        """Keep pictures of fields in which cells were counted: level-0 position and pixels, all of one size."""
+        if views:
+            group = self._group.require_group("cell_views")
+            array = _write_whole(group, "rgb", np.stack([rgb for _, _, rgb in views]))
+            array.attrs.update({"xy": [[x, y] for x, y, _ in views]})
+
+    def read_cell_views(self) -> list[tuple[int, int, RGB]]:
+        """What `write_cell_views` kept."""
+        if "cell_views" not in self._group:
+            return []
+        array = self._array("cell_views/rgb")
+        places: Any = array.attrs["xy"]
+        return [(int(x), int(y), rgb) for (x, y), rgb in zip(places, np.asarray(array[:], np.uint8), strict=True)]
+
     @property
     def grid(self) -> PatchGrid:
         """The grid that the store was made for."""
