@@ -56,6 +56,9 @@ _LIMIT_OF_CELLS = (
     "red cells and cells cut without their nucleus are miscounted. Below the cut-off of faint staining nothing is "
     "told from noise."
 )
+_CELLS_REST_ON = (
+    "how strongly a membrane stains from which class on was fitted on digital phantoms, not on tissue of patients"
+)
 _LIMIT_OF_HE = (
     "Scored on H&E: HER2 is estimated from morphology, not measured. "
     "Immunohistochemistry or ISH is needed to know."
@@ -170,6 +173,7 @@ def _cells(result: SlideResult, views: Sequence[tuple[int, int, UInt8]]) -> dict
         "complete_interval": f"{low:.1f} to {high:.1f} %",
         "classes": classes,
         "beside": other is not None,
+        "rests_on": _CELLS_REST_ON,
         "views": [{"x": x, "y": y, "uri": jpeg_uri(rgb, _EXAMPLE_QUALITY)} for x, y, rgb in views],
     }
 
