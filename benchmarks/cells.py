@@ -3,10 +3,11 @@
     python benchmarks/cells.py -o OUT [--table docs/cells.md]
     python benchmarks/cells.py -o OUT --fit
 
-The first scores digital slides with the installed pipeline and compares cells, percentages and calls with the truth:
-slides of every score and look, and slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class. With
-WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that folder. The second fits the cut-offs of
-`wsi_her2.cells.field.CellCutoffs` on other digital slides and prints them. OUT keeps slides and results.
+The first scores digital slides with the installed pipeline and compares cells, percentages and calls with the
+truth: slides of every score and look, slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class, and slides
+on which nothing stains. With WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that folder. The
+second fits the cut-offs of `wsi_her2.cells.field.CellCutoffs` on other digital slides and prints them. OUT keeps
+slides and results.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Shares = tuple[float, float, float, float]
 LOOKS = ("random", "oesophagus_tma", "nanozoomer", "aperio", "bluish")
 SHARES_PCT = (0, 2, 5, 8, 12, 20, 50)
 SIZE_MM = 0.9
-SCORE_SEED, SHARE_SEED, NEGATIVE_SEED, FIT_SEED = 96_000, 96_200, 96_400, 97_000
+SCORE_SEED, SHARE_SEED, NEGATIVE_SEED, FIT_SEED = 96_000, 96_200, 96_400, 7_100
 NEGATIVES = 40
 MATCH_UM = 4.0
 
@@ -123,8 +124,8 @@ class Compared:
     ----------
     slide, truth, call : str
     found, missed, invented : int
-        Cells of the tumour in the fields that were looked at: found within 4 um, missed, and nuclei found where there
-        is no cell at all.
+        Cells of the tumour in the fields that were looked at: found within 4 um, missed, and nuclei found where
+        there is no cell at all.
     right_class : int
         Of those found, given the right class.
     true_pct, found_pct : tuple of float
@@ -239,8 +240,8 @@ def table(rows: list[Compared]) -> str:
         off = np.array([row.found_complete - row.true_complete for row in group])
         lines.append(
             f"| {title} | {len(group)} | {np.mean([row.f1 for row in group]):.2f} | "
-            f"{np.mean([row.class_accuracy for row in group]):.2f} | {np.abs(off).mean():.1f} | {off.mean():+.1f} | "
-            f"{np.mean([row.pct_error for row in group]):.1f} | {sum(row.call == row.truth for row in group)} |"
+            f"{np.mean([row.class_accuracy for row in group]):.2f} | {np.abs(off).mean():.1f} | "
+            f"{off.mean():+.1f} | {np.mean([row.pct_error for row in group]):.1f} | {sum(row.call == row.truth for row in group)} |"
         )
     return "\n".join(lines)
 
@@ -268,8 +269,8 @@ def negatives(rows: list[Compared]) -> str:
     wrong = sum(row.call != "0" for row in group)
     highest = np.max([row.found_pct for row in group], axis=0)
     return (
-        f"On {len(group)} slides on which no cell stains, {wrong} are not called 0. False findings, in percent of the "
-        f"cells (median; highest): "
+        f"On {len(group)} slides on which no cell stains, {wrong} are not called 0. False findings, in percent of "
+        "the cells (median; highest): "
         + ", ".join(
             f"{grade} {np.median([row.found_pct[index] for row in group]):.1f}; {highest[index]:.1f}"
             for index, grade in enumerate(SCORES)
@@ -352,8 +353,11 @@ _TRIED: dict[str, npt.NDArray[np.float64]] = {
 }
 
 
+_START = CellCutoffs(0.012, 0.022, 0.06, 0.5, 0.75, -0.6)
+
+
 def fit(folder: Path) -> CellCutoffs:
-    """Cut-offs by coordinate search: cells of the right class, slide by slide, less errors of complete staining."""
+    """Cut-offs by coordinate search: share of cells of the right class, less the error of complete staining."""
     specs = {
         f"fit_{number:02d}": PhantomSpec(
             score=None,
@@ -376,7 +380,7 @@ def fit(folder: Path) -> CellCutoffs:
             total += float((grades == slide.classes).mean()) - 0.004 * off
         return total / len(measured)
 
-    best = CellCutoffs()
+    best = _START
     reached = goodness(best)
     for _ in range(3):
         for name, values in _TRIED.items():
@@ -417,9 +421,9 @@ def main() -> None:
         "",
         "Slides with a given share of one class. Bias over them: "
         + ", ".join(f"{grade} {value:+.1f}" for grade, value in zip(SCORES, bias, strict=True))
-        + f" points; mean error {np.mean(off):.1f} points. The 90 % intervals hold the truth in {100 * holds:.0f} % of "
-        "the cases: they are the error of sampling, and do not cover that of the cut-offs, which a slide's own DAB "
-        "scale and haze shift for all its cells at once.",
+        + f" points; mean error {np.mean(off):.1f} points. The 90 % intervals hold the truth in {100 * holds:.0f} % "
+        "of the cases: they are the error of sampling, and do not cover that of the cut-offs, which a slide's own "
+        "DAB scale and haze shift for all its cells at once.",
         "",
         shares_table(rows),
         "",
@@ -441,9 +445,9 @@ INTRODUCTION = """# Counted cells
 
 Written by `python benchmarks/cells.py -o OUT --table docs/cells.md`.
 
-Nuclei are maxima of the scale-normalised Laplacian of Gaussian of hematoxylin density, less a share of DAB. Around each,
-32 rays go out to a little beyond the line half way to the nearest other nucleus; on each the strongest thin line of DAB
-counts. A cell is
+Nuclei are maxima of the scale-normalised Laplacian of Gaussian of hematoxylin density, less a share of DAB. Around
+each, 32 rays go out to a little beyond the line half way to the nearest other nucleus; on each the strongest thin
+line of DAB counts. A cell is
 
 - **stained** if three eighths of its circumference are at least faint,
 - **complete** if three quarters are at least moderate, and lines are clearly stronger than gaps,
@@ -455,13 +459,14 @@ slides. A laboratory profile puts a slide's DAB on the scale of the cut-offs fir
 
 ## Digital slides
 
-Seeds on which nothing was fitted. Agreement on digital slides says nothing about tissue. A cell is found if a nucleus
-lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells with complete
-staining."""
+Seeds on which nothing was fitted. Agreement on digital slides says nothing about tissue. A cell is found if a
+nucleus lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells with
+complete staining."""
 
-CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0); the score is
-a pathologist's. The cut-offs were fitted on digital slides before these cores were looked at, and stayed as they were;
-but digital slides, and the looks of them that these cores' scanner has, were drawn with these cores in view."""
+CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0); the
+score is a pathologist's. The cut-offs were fitted on digital slides before cells were counted on these cores, and
+stayed as they were; but the digital slides' looks were drawn with these cores in view, so they are no independent
+test."""
 
 if __name__ == "__main__":
     main()
