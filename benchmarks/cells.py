@@ -4,8 +4,8 @@
     python benchmarks/cells.py -o OUT --fit
 
 The first scores digital slides with the installed pipeline and compares cells, percentages and calls with the
-truth: slides of every score and look, slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class, and slides
-on which nothing stains. With WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that folder. The
+truth: slides of every score and look, slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class, and
+slides on which nothing stains. With WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that folder. The
 second fits the cut-offs of `wsi_her2.cells.field.CellCutoffs` on other digital slides and prints them. OUT keeps
 slides and results.
 """
@@ -241,7 +241,8 @@ def table(rows: list[Compared]) -> str:
         lines.append(
             f"| {title} | {len(group)} | {np.mean([row.f1 for row in group]):.2f} | "
             f"{np.mean([row.class_accuracy for row in group]):.2f} | {np.abs(off).mean():.1f} | "
-            f"{off.mean():+.1f} | {np.mean([row.pct_error for row in group]):.1f} | {sum(row.call == row.truth for row in group)} |"
+            f"{off.mean():+.1f} | {np.mean([row.pct_error for row in group]):.1f} | "
+            f"{sum(row.call == row.truth for row in group)} |"
         )
     return "\n".join(lines)
 
@@ -421,8 +422,8 @@ def main() -> None:
         "",
         "Slides with a given share of one class. Bias over them: "
         + ", ".join(f"{grade} {value:+.1f}" for grade, value in zip(SCORES, bias, strict=True))
-        + f" points; mean error {np.mean(off):.1f} points. The 90 % intervals hold the truth in {100 * holds:.0f} % "
-        "of the cases: they are the error of sampling, and do not cover that of the cut-offs, which a slide's own "
+        + f" points; mean error {np.mean(off):.1f} points. The 90 % intervals hold the truth in "
+        f"{100 * holds:.0f} % of the cases: they are the error of sampling, and do not cover that of the cut-offs, which a slide's own "
         "DAB scale and haze shift for all its cells at once.",
         "",
         shares_table(rows),
@@ -453,18 +454,18 @@ line of DAB counts. A cell is
 - **complete** if three quarters are at least moderate, and lines are clearly stronger than gaps,
 - **intense** if it is complete and three quarters are intense.
 
-Not stained is 0, stained 1+, complete 2+, intense 3+. Nuclei with little around them (stroma) are not counted. The
-cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` fits them on digital
-slides. A laboratory profile puts a slide's DAB on the scale of the cut-offs first.
+Not stained is 0, stained 1+, complete 2+, intense 3+. Nuclei with little around them (stroma) are not counted.
+The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` fits them on
+digital slides. A laboratory profile puts a slide's DAB on the scale of the cut-offs first.
 
 ## Digital slides
 
 Seeds on which nothing was fitted. Agreement on digital slides says nothing about tissue. A cell is found if a
-nucleus lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells with
-complete staining."""
+nucleus lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells
+with complete staining."""
 
-CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0); the
-score is a pathologist's. The cut-offs were fitted on digital slides before cells were counted on these cores, and
+CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0);
+the score is a pathologist's. The cut-offs were fitted on digital slides before cells were counted on these cores, and
 stayed as they were; but the digital slides' looks were drawn with these cores in view, so they are no independent
 test."""
 
