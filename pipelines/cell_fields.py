@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.configuration import CellRunSettings, RunConfig
-from wsi_her2.cells.field import CellSettings, measure_cells
-from wsi_her2.cells.summary import CellSummary, summarise_cells
+from wsi_her2.cells.field import CellSettings, grade_cells, measure_cells
+from wsi_her2.cells.summary import CellSummary, summarise_cells, tried_scales
 from wsi_her2.cells.table import join_parts, rows_of, surroundings, write_part
 from wsi_her2.errors import SlideReadError
 from wsi_her2.models.classifier import OTHER
@@ -112,7 +112,14 @@ def measure_fields(
 
 
 def count_cells(
-    folder: Path, store: PatchStore, config: RunConfig, thresholds: Thresholds, mpp: float, tumour_patches: int
+    folder: Path,
+    store: PatchStore,
+    config: RunConfig,
+    thresholds: Thresholds,
+    *,
+    scale_deviation: float,
+    mpp: float,
+    tumour_patches: int,
 ) -> CellSummary | None:
     """Add the parts up and write the slide's table of cells.
 
@@ -124,6 +131,8 @@ def count_cells(
     config : RunConfig
     thresholds : Thresholds
         Of the rule.
+    scale_deviation : float
+        Of the slide's DAB scale, natural logarithm.
     mpp : float
         Of level 0.
     tumour_patches : int
@@ -142,18 +151,26 @@ def count_cells(
     least = config.cells.tumour_surround * float(np.percentile(around, 75)) if len(around) else 0.0
     block_of_patch = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
     block_of_patch[rows] = spatial_blocks(store.xy[rows], mpp, config.confidence.block_um)
-    counts = np.zeros((int(block_of_patch.max(initial=0)) + 1, 4))
+    scales = tried_scales(scale_deviation)
+    counts = np.zeros((len(scales), int(block_of_patch.max(initial=0)) + 1, 4))
     for table in join_parts(parts, folder / CELL_TABLE, least):
-        tumour = table["tumour"].to_numpy()
-        blocks = block_of_patch[table["patch"].to_numpy()[tumour]]
-        np.add.at(counts, (blocks, table["her2_class"].to_numpy()[tumour]), 1)
+        tumour = table.filter(table["tumour"])
+        blocks = block_of_patch[tumour["patch"].to_numpy()]
+        strength, complete_strength, contrast = (
+            tumour[name].to_numpy() for name in ("strength", "complete_strength", "contrast")
+        )
+        for of_scale, scale in zip(counts, scales.tolist(), strict=True):
+            grades = grade_cells(strength, complete_strength, contrast, config.cells.cutoffs, scale)
+            np.add.at(of_scale, (blocks, grades), 1)
     shutil.rmtree(folder / _PARTS)
-    if counts.sum() < config.cells.min_cells:
+    held = counts[0].sum(axis=1) > 0
+    if counts[0].sum() < config.cells.min_cells:
         return None
     return summarise_cells(
-        counts[counts.sum(axis=1) > 0],
+        counts[:, held],
         len(around),
         thresholds,
+        scale_deviation=scale_deviation,
         sampling=config.cells.mode,
         patches=len(rows),
         measured_mm2=len(rows) * (store.grid.patch_px0 * mpp / 1000) ** 2,

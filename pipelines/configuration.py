@@ -38,6 +38,13 @@ class ConfidenceSettings(_Section):
     temperature: float = Field(1.0, ge=0.1, le=20)
 
 
+class ScaleDeviation(_Section):
+    """How much DAB differs from slide to slide: standard deviation of its natural logarithm."""
+
+    uncalibrated: float = Field(0.3, ge=0, le=2)
+    calibrated: float = Field(0.2, ge=0, le=2)
+
+
 class CellRunSettings(_Section):
     """Where cells are counted, which of them are tumour cells, and from what staining on they are of which class.
 
@@ -50,6 +57,7 @@ class CellRunSettings(_Section):
     min_cells: int = Field(100, ge=1)
     tumour_surround: float = Field(0.4, ge=0, lt=1)
     cutoffs: CellCutoffs = CellCutoffs()
+    scale_deviation: ScaleDeviation = ScaleDeviation()
 
 
 class ReviewSettings(_Section):

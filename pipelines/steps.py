@@ -417,7 +417,16 @@ def _result_of(
             shares=classifier.outputs == "shares" and task.config.percentages != "counts",
             temperature=task.config.confidence.temperature,
         )
-        cells = count_cells(task.partial, store, task.config, thresholds, plan.reader.mpp, tumour_patches)
+        known = task.config.cells.scale_deviation
+        cells = count_cells(
+            task.partial,
+            store,
+            task.config,
+            thresholds,
+            scale_deviation=known.uncalibrated if lab is None else known.calibrated,
+            mpp=plan.reader.mpp,
+            tumour_patches=tumour_patches,
+        )
         call, call_from, second = _first_and_second(
             call, cells, _called_from_cells(task.config, classifier), task.config.review.margin_points
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.cells.nuclei import NucleusSettings, find_nuclei
-from wsi_her2.cells.rings import DIRECTIONS, Rings, RingSettings, measure_rings
+from wsi_her2.cells.rings import Rings, RingSettings, measure_rings
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import Float32, optical_density, unmix
 
@@ -70,7 +71,9 @@ class Cells:
     completeness : float32 N
         Share of the circumference that stains moderately or more, 0 to 1.
     strength : float32 N
-        Median strength of the membrane along the circumference, log10 density.
+        Strength that as much of the circumference reaches as makes a cell stained, log10 density.
+    complete_strength : float32 N
+        Strength that as much of the circumference reaches as makes staining complete.
     contrast : float32 N
         Natural logarithm of the ratio of the median line to the median gap.
     surround : float32 N
@@ -82,6 +85,7 @@ class Cells:
     grade: npt.NDArray[np.int8]
     completeness: Float32
     strength: Float32
+    complete_strength: Float32
     contrast: Float32
     surround: Float32
 
@@ -111,29 +115,56 @@ def measure_cells(rgb: RGB, mpp: float, settings: CellSettings | None = None) ->
     xy = (found + 0.5) * (factor_x, factor_y) - 0.5
     dab = np.ascontiguousarray(unmix(optical_density(rgb))[..., 1])
     rings = measure_rings(dab, xy, mpp, settings.rings)
-    median_line = np.median(rings.lines, axis=1)
-    contrast = np.log((median_line + _FLOOR) / (np.median(rings.gaps, axis=1) + _FLOOR)).astype(np.float32)
+    cutoffs = settings.cutoffs
+    strength, complete_strength = (
+        strength_along(rings.lines, share) for share in (cutoffs.stained_share, cutoffs.complete_share)
+    )
+    contrast = line_contrast(rings)
     return Cells(
         xy=xy,
-        grade=grade_cells(rings, contrast, settings.cutoffs),
-        completeness=(rings.lines > settings.cutoffs.moderate).mean(axis=1).astype(np.float32),
-        strength=median_line.astype(np.float32),
+        grade=grade_cells(strength, complete_strength, contrast, cutoffs),
+        completeness=(rings.lines > cutoffs.moderate).mean(axis=1).astype(np.float32),
+        strength=strength,
+        complete_strength=complete_strength,
         contrast=contrast,
         surround=_surround(coarse_density.mean(axis=2), found, coarse_mpp),
     )
 
 
-def grade_cells(rings: Rings, contrast: Float32, cutoffs: CellCutoffs) -> npt.NDArray[np.int8]:
-    """Class of each cell (int8 N), 0 to 3."""
-    stained, moderate, intense = (
-        (rings.lines > strength).sum(axis=1) for strength in (cutoffs.faint, cutoffs.moderate, cutoffs.intense)
-    )
-    needed = cutoffs.complete_share * DIRECTIONS
-    complete = (moderate >= needed) & (contrast > cutoffs.least_contrast)
-    grade = np.select(
-        [complete & (intense >= needed), complete, stained >= cutoffs.stained_share * DIRECTIONS], [3, 2, 1], 0
-    )
-    return np.asarray(grade, np.int8)
+def strength_along(lines: Float32, share: float) -> Float32:
+    """Strength (float32 N) that at least this share of the circumference reaches."""
+    directions = lines.shape[1]
+    needed = min(directions, max(1, math.ceil(share * directions - 1e-9)))
+    return np.asarray(np.sort(lines, axis=1)[:, directions - needed], np.float32)
+
+
+def line_contrast(rings: Rings) -> Float32:
+    """Natural logarithm (float32 N) of the ratio of the median line to the median gap."""
+    lines, gaps = (np.median(part, axis=1) + np.float32(_FLOOR) for part in (rings.lines, rings.gaps))
+    return np.asarray(np.log(lines / gaps), np.float32)
+
+
+def grade_cells(
+    strength: Float32, complete_strength: Float32, contrast: Float32, cutoffs: CellCutoffs, scale: float = 1.0
+) -> npt.NDArray[np.int8]:
+    """Class of each cell.
+
+    Parameters
+    ----------
+    strength, complete_strength, contrast : float32 N
+        As in `Cells`.
+    cutoffs : CellCutoffs
+    scale : float
+        Factor on the strengths: what the class would be, were DAB so much stronger.
+
+    Returns
+    -------
+    int8 N
+        0 to 3.
+    """
+    complete = (complete_strength * scale > cutoffs.moderate) & (contrast > cutoffs.least_contrast)
+    intense = complete & (complete_strength * scale > cutoffs.intense)
+    return np.select([intense, complete, strength * scale > cutoffs.faint], [3, 2, 1], 0).astype(np.int8)
 
 
 _FLOOR = 1e-3

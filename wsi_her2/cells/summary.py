@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.scoring.call import SlideCall, call_counts
-from wsi_her2.scoring.confidence import resample
-from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.scoring.confidence import RESAMPLES, resample
+from wsi_her2.scoring.rule import SCORES, Score, Thresholds, scores_of
 
 Float64 = npt.NDArray[np.float64]
 Sampling = Literal["sample", "all"]
 
-_COMPLETE = (2, 3)
+
+SCALES = 15
+"""DAB scales that are tried between 4 % and 96 % of what a laboratory may have."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class CellSummary:
     pct_complete_membrane : float
         Percent of the tumour cells with complete staining, whatever its intensity.
     complete_interval : tuple of float
-        Central 90 % of its spatial resamples: the error of having looked at these patches, not that of the method.
+        90 % interval of it; see `summarise_cells`.
+    weaker_score, stronger_score : {'0', '1+', '2+', '3+'}
+        What the call would be, were all DAB of the slide weaker or stronger by one deviation of the scale.
+    scale_deviation : float
+        That deviation, natural logarithm.
     call : SlideCall
         What the rule makes of the counted cells.
     """
@@ -49,7 +56,23 @@ class CellSummary:
     cells: int
     pct_complete_membrane: float
     complete_interval: tuple[float, float]
+    weaker_score: Score
+    stronger_score: Score
+    scale_deviation: float
     call: SlideCall
+
+
+def tried_scales(deviation: float) -> Float64:
+    """Factors on DAB strength (float64 SCALES), ascending, each as likely as the next; the middle one is 1.
+
+    Parameters
+    ----------
+    deviation : float
+        Of the natural logarithm of a laboratory's DAB scale.
+    """
+    quantiles = (np.arange(SCALES) + 0.5) / SCALES
+    normal = [NormalDist().inv_cdf(quantile) for quantile in quantiles.tolist()]
+    return np.exp(deviation * np.round(normal, 6))
 
 
 def summarise_cells(
@@ -57,6 +80,7 @@ def summarise_cells(
     nuclei: int,
     thresholds: Thresholds,
     *,
+    scale_deviation: float,
     sampling: Sampling,
     patches: int,
     measured_mm2: float,
@@ -66,13 +90,20 @@ def summarise_cells(
 ) -> CellSummary:
     """Summarise counted cells.
 
+    Intervals hold two errors: of having looked at these fields and no others (spatial resamples), and of the DAB
+    scale of the slide, which differs between laboratories and shifts all cells at once. Each resample takes the
+    cells as they would be classed on one of the tried scales. The confidence of the call is that of the resamples
+    alone.
+
     Parameters
     ----------
-    counts : float64 G x 4
-        Tumour cells of 0, 1+, 2+ and 3+ in each spatial block.
+    counts : float64 SCALES x G x 4
+        Tumour cells of 0, 1+, 2+ and 3+ in each spatial block, for each of `tried_scales`.
     nuclei : int
     thresholds : Thresholds
         Of the rule.
+    scale_deviation : float
+        That the scales were made with.
     sampling, patches, measured_mm2
         As in `CellSummary`.
     n_patches, tumour_patches : int
@@ -85,23 +116,41 @@ def summarise_cells(
     ValueError
         There is no cell.
     """
-    call = call_counts(
-        counts, thresholds, temperature=temperature, n_patches=n_patches, tumour_patches=tumour_patches
+    measured = counts[SCALES // 2]
+    drawn = np.concatenate(
+        [resample(of_scale, _percentages, RESAMPLES // SCALES) for of_scale in counts if of_scale.sum() > 0]
+        or [np.zeros((1, len(SCORES) + 1))]
     )
-    drawn = resample(counts, _pct_complete)
-    low, high = np.percentile(drawn[:, 0], (5, 95))
+    low, high = np.percentile(drawn, (5, 95), axis=0)
+    intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    call = call_counts(
+        measured,
+        thresholds,
+        temperature=temperature,
+        n_patches=n_patches,
+        tumour_patches=tumour_patches,
+        intervals=dict(zip(SCORES, intervals[:-1], strict=True)),
+    )
+    totals = _percentages(counts.sum(axis=1))
+    scores = scores_of(np.round(totals[:, :-1], 9), thresholds)
+    # One deviation to either side: the 16th and the 84th percentile of the scales.
+    weaker, stronger = (SCORES[int(scores[round(share * (SCALES - 1))])] for share in (0.16, 0.84))
     return CellSummary(
         sampling=sampling,
         patches=patches,
         measured_mm2=measured_mm2,
         nuclei=nuclei,
-        cells=int(counts.sum()),
-        pct_complete_membrane=float(_pct_complete(counts.sum(axis=0, keepdims=True))[0, 0]),
-        complete_interval=(float(low), float(high)),
+        cells=int(measured.sum()),
+        pct_complete_membrane=float(totals[SCALES // 2, -1]),
+        complete_interval=intervals[-1],
+        weaker_score=weaker,
+        stronger_score=stronger,
+        scale_deviation=scale_deviation,
         call=call,
     )
 
 
-def _pct_complete(totals: Float64) -> Float64:
-    complete = totals[:, _COMPLETE].sum(axis=1)
-    return np.asarray(100 * complete / np.maximum(totals.sum(axis=1), 1e-12), np.float64)[:, None]
+def _percentages(totals: Float64) -> Float64:
+    """Percent of each class, and of those with complete staining (float64 B x 5), from counts (B x 4)."""
+    pct = 100 * totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(np.concatenate([pct, pct[:, 2:].sum(axis=1, keepdims=True)], axis=1), np.float64)

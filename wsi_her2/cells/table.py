@@ -22,6 +22,7 @@ _MEASURED = {
     "her2_class": "int8",
     "completeness": "float32",
     "strength": "float32",
+    "complete_strength": "float32",
     "contrast": "float32",
     "surround": "float32",
 }
@@ -50,6 +51,7 @@ def rows_of(
         "her2_class": cells.grade[chosen],
         "completeness": cells.completeness[chosen],
         "strength": cells.strength[chosen],
+        "complete_strength": cells.complete_strength[chosen],
         "contrast": cells.contrast[chosen],
         "surround": cells.surround[chosen],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.cells.summary import CellSummary
 from wsi_her2.reports.chart import percentage_chart
 from wsi_her2.reports.heatmap import scale_bar
 from wsi_her2.reports.images import jpeg_uri, png_uri, within
@@ -172,10 +174,23 @@ def _cells(result: SlideResult, views: Sequence[tuple[int, int, UInt8]]) -> dict
         "complete": f"{cells.pct_complete_membrane:.1f} %",
         "complete_interval": f"{low:.1f} to {high:.1f} %",
         "classes": classes,
+        "scale": _scale_in_words(cells),
         "beside": other is not None,
         "rests_on": _CELLS_REST_ON,
         "views": [{"x": x, "y": y, "uri": jpeg_uri(rgb, _EXAMPLE_QUALITY)} for x, y, rgb in views],
     }
+
+
+def _scale_in_words(cells: CellSummary) -> str:
+    """What the call would be on another DAB scale."""
+    factor = math.exp(cells.scale_deviation)
+    weaker, stronger, score = cells.weaker_score, cells.stronger_score, cells.call.score
+    if weaker == score == stronger:
+        return f"With all DAB weaker or stronger by a factor of {factor:.2g} the cells would still give {score}."
+    return (
+        f"With all DAB weaker by a factor of {factor:.2g} the cells would give {weaker}, with all DAB stronger by "
+        f"as much {stronger}: a laboratory profile narrows this."
+    )
 
 
 def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, str]]:

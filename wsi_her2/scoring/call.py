@@ -147,6 +147,7 @@ def call_counts(
     temperature: float = 1.0,
     n_patches: int,
     tumour_patches: int,
+    intervals: dict[str, tuple[float, float]] | None = None,
 ) -> SlideCall:
     """Call a slide from counted cells.
 
@@ -159,6 +160,8 @@ def call_counts(
         As of `call_slide`.
     n_patches, tumour_patches : int
         Patches that were scored, and of these tumour: where cells were looked for.
+    intervals : dict of str to tuple of float, optional
+        Of the percentages, where more is known of their error than resampling tells.
 
     Raises
     ------
@@ -174,6 +177,7 @@ def call_counts(
     percentages = estimate(counts.sum(axis=0, keepdims=True))[0]
     drawn = resample(counts, estimate)
     shared = _shared(list(SCORES), percentages, drawn, n_patches, tumour_patches)
+    shared["intervals"] = intervals or shared["intervals"]
     return _graded(percentages, drawn, thresholds or Thresholds(), temperature, shared)
 
 
