@@ -13,6 +13,7 @@ from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import ConfigurationError
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.controls import ControlLimits
 from wsi_her2.slides.regions import RegionNames
 from wsi_her2.slides.stain import StainSettings
 from wsi_her2.slides.tissue import TissueSettings
@@ -79,6 +80,13 @@ class RegionSettings(_Section):
         return RegionNames(self.include, self.exclude)
 
 
+class ControlSettings(_Section):
+    """Control tissue on the slide: whether pieces that look like it are only reported or left out."""
+
+    action: Literal["report", "leave_out"] = "report"
+    limits: ControlLimits = ControlLimits()
+
+
 class ComputeSettings(_Section):
     """How the work is spread: never part of the fingerprint, because the outputs do not depend on it."""
 
@@ -104,6 +112,7 @@ class RunConfig(_Section):
     lab: str | None = None
     tissue: TissueSettings = TissueSettings()
     regions: RegionSettings = RegionSettings()
+    controls: ControlSettings = ControlSettings()
     patches: PatchSettings = PatchSettings()
     stain: StainSettings = StainSettings()
     thresholds: Thresholds = Thresholds()

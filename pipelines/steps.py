@@ -46,6 +46,7 @@ from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
 from wsi_her2.scoring.rule import SCORES, Thresholds
 from wsi_her2.scoring.second_opinion import SecondOpinion, Way, compare_calls
 from wsi_her2.slides.blocks import read_block, sample_patches
+from wsi_her2.slides.controls import ControlPiece, find_controls, without_controls
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, read_profile
 from wsi_her2.slides.regions import UsedRegions, restrict
@@ -113,6 +114,7 @@ class Plan:
     stain: StainCorrection
     tissue_mm2: float
     regions: UsedRegions | None
+    controls: tuple[ControlPiece, ...]
     seconds: float
 
 
@@ -217,6 +219,9 @@ def prepare_slide(task: SlideTask) -> Prepared:
     slide = open_slide(task.path, mpp=task.config.mpp, backend=task.config.backend)
     mask = detect_tissue(slide, task.config.tissue)
     _refuse_damaged(slide, mask, task.config.gate.max_unreadable_fraction)
+    controls = find_controls(mask, task.config.controls.limits)
+    if task.config.controls.action == "leave_out":
+        mask = without_controls(mask, task.config.controls.limits)
     mask, regions = _within_regions(task, mask)
     reasons = gate_overview(mask, task.config.gate)
     patches = task.config.patches
@@ -259,6 +264,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
         stain=stain,
         tissue_mm2=mask.area_mm2,
         regions=regions,
+        controls=controls,
         seconds=time.perf_counter() - started,
     )
     slide.close()
@@ -448,6 +454,8 @@ def _result_of(
         white_point=plan.white_point,
         stain=plan.stain,
         regions=plan.regions,
+        controls=plan.controls,
+        controls_left_out=bool(plan.controls) and task.config.controls.action == "leave_out",
         cells=cells,
         second_opinion=second,
         pct_complete_membrane=None if cells is None else cells.pct_complete_membrane,

@@ -21,6 +21,7 @@ from wsi_her2.reports.wording import (
     card_statements,
     clauses,
     confidence_in_words,
+    controls_in_words,
     group_in_words,
     her2_low_in_words,
     margin_in_words,
@@ -212,6 +213,8 @@ def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, 
         )
     if mask is not None and mask.pen_share > 0:
         rows.append(("Left out", f"ink: {100 * mask.pen_share:.1f} % of tissue and ink together"))
+    if result.controls:
+        rows.append(("Possible controls", controls_in_words(result.controls, result.controls_left_out)))
     if result.regions is not None:
         rows.append(("Annotated regions", regions_in_words(result.regions)))
     return rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.rule import SCORES, Thresholds, apply_rule
+from wsi_her2.slides.controls import ControlPiece
 from wsi_her2.slides.regions import UsedRegions
 
 _GROUP_WORDS = {
@@ -188,6 +190,15 @@ def regions_in_words(regions: UsedRegions) -> str:
         if counts
     ]
     return f"{regions.file}: {'; '.join(parts)}"
+
+
+def controls_in_words(controls: Sequence[ControlPiece], left_out: bool) -> str:
+    """Pieces of tissue that may be on-slide controls, where they lie, and whether they count."""
+    number = len(controls)
+    where = "; ".join(f"{piece.area_mm2:.2f} mm² at x {piece.x}, y {piece.y}" for piece in controls)
+    pieces = "a small round piece of tissue lies" if number == 1 else f"{number} small round pieces of tissue lie"
+    what = "left out of the call" if left_out else "counted: set controls.action to leave_out if they are controls"
+    return f"{pieces} apart ({where}), {what}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.scoring.second_opinion import SecondOpinion, Way
+from wsi_her2.slides.controls import ControlPiece
 from wsi_her2.slides.regions import UsedRegions
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -80,6 +81,10 @@ class SlideResult:
     stain : StainCorrection or None
     regions : UsedRegions or None
         Which annotated regions decided what was scored; None where all tissue was.
+    controls : tuple of ControlPiece
+        Pieces of tissue that may be on-slide controls.
+    controls_left_out : bool
+        Whether they were kept out of the call.
     cells : CellSummary or None
         None where cells were not measured, or too few were found.
     second_opinion : SecondOpinion or None
@@ -114,6 +119,8 @@ class SlideResult:
     white_point: WhitePoint | None = None
     stain: StainCorrection | None = None
     regions: UsedRegions | None = None
+    controls: tuple[ControlPiece, ...] = ()
+    controls_left_out: bool = False
     cells: CellSummary | None = None
     second_opinion: SecondOpinion | None = None
     n_patches: int = 0
