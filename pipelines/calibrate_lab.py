@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,31 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from pipelines.configuration import load_config
+from pipelines.cell_fields import cells_of_patch
+from pipelines.configuration import RunConfig, load_config
 from pipelines.fingerprint import software_version
 from pipelines.lab_profiles import profiles_folder
 from pipelines.run import resolve_classifier
 from pipelines.sources import SLIDE_SUFFIXES
-from pipelines.steps import confusion_of
-from wsi_her2.errors import LabProfileError, OutputError
+from pipelines.steps import called_from_cells, confusion_of
+from wsi_her2.cells.field import CellCutoffs, CellSettings
+from wsi_her2.cells.scale import CellStrengths, percentages_at, strengths_of
+from wsi_her2.errors import LabProfileError, OutputError, SlideReadError
+from wsi_her2.learning.cell_lab_fit import CellControl, fit_cutoffs
 from wsi_her2.learning.datasets.grades import parse_grade
 from wsi_her2.learning.lab_fit import Control, LabFit, Percentages, fit_gain, fit_stains
-from wsi_her2.models.classifier import PatchClassifier
+from wsi_her2.models.classifier import OTHER, PatchClassifier
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.scoring.call import call_slide
+from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.rule import SCORES, Score
 from wsi_her2.slides.backends import RGB
-from wsi_her2.slides.blocks import sample_patches
-from wsi_her2.slides.grid import plan_patches
+from wsi_her2.slides.blocks import sample_patches, sample_places
+from wsi_her2.slides.density import StainVectors
+from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, scaled_correction
 from wsi_her2.slides.slide import Slide, open_slide, slide_from_array
+from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.tissue import detect_tissue
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
@@ -80,7 +88,6 @@ def calibrate_lab(
     target = output or profiles_folder() / f"{name}.json"
     config = load_config(None, {"model": model})
     _, classifier = resolve_classifier(config)
-    confusion = confusion_of(config, classifier)
     console = console or Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         files = _files(controls)
@@ -90,28 +97,24 @@ def calibrate_lab(
             found.append(_control(path, score, classifier, mpp))
             progress.advance(reading)
         stains, note = fit_stains([c.patches for c in found], [c.white for c in found])
+        by_name = {control.name: file for control, file in zip(found, files, strict=True)}
         fitting = progress.add_task("gain")
 
-        def percentages(patches: RGB) -> Percentages | None:
-            try:
-                call = call_slide(
-                    classifier.predict(patches),
-                    classifier.classes,
-                    shares=classifier.outputs == "shares",
-                    confusion=confusion,
-                )
-            except ValueError:
-                return None
-            return tuple(call.percentages[score] for score in SCORES)  # type: ignore[return-value]
-
         try:
-            fit = fit_gain(
-                found,
-                percentages,
-                lambda control, gain: scaled_correction(control.white, stains, gain),
-                config.thresholds,
-                lambda done, total: progress.update(fitting, completed=done, total=total),
-            )
+            if called_from_cells(config, classifier):
+                cells = [_cell_control(c, by_name[c.name][0], config, classifier, stains, mpp) for c in found]
+                fitted = fit_cutoffs(cells, config.cells.cutoffs, config.thresholds)
+                fit, cutoffs = fitted.fit, fitted.cutoffs
+            else:
+                fit, cutoffs = (
+                    fit_gain(
+                        found,
+                        *_patch_callers(config, classifier, stains),
+                        config.thresholds,
+                        lambda done, total: progress.update(fitting, completed=done, total=total),
+                    ),
+                    None,
+                )
         except ValueError as error:
             raise LabProfileError(f"{controls}: {error}") from error
     profile = LabProfile(
@@ -121,6 +124,7 @@ def calibrate_lab(
         dab_gain=fit.gain,
         white=_vector(np.median([c.white for c in found], axis=0)),
         intense_floor_pct=_floor(found, fit),
+        cell_cutoffs=cutoffs,
         classifier=classifier.name,
         classifier_sha256=classifier.sha256,
         controls={score: sum(c.score == score for c in found) for score in SCORES},
@@ -139,6 +143,85 @@ def calibrate_lab(
         for control, before, after, held in zip(found, fit.uncalibrated, fit.calls, fit.held_out, strict=True)
     ]
     return target, profile, table
+
+
+_Uncalibrated = Callable[[Control], Percentages | None]
+_Calibrated = Callable[[Control, float], Percentages | None]
+
+
+def _patch_callers(
+    config: RunConfig, classifier: PatchClassifier, stains: StainVectors
+) -> tuple[_Uncalibrated, _Calibrated]:
+    """What gives the percentages of a control's patches, as it is and with its DAB divided by a gain."""
+    confusion = confusion_of(config, classifier)
+
+    def percentages(patches: RGB) -> Percentages | None:
+        try:
+            call = call_slide(
+                classifier.predict(patches),
+                classifier.classes,
+                shares=classifier.outputs == "shares",
+                confusion=confusion,
+            )
+        except ValueError:
+            return None
+        return tuple(call.percentages[score] for score in SCORES)  # type: ignore[return-value]
+
+    def uncalibrated(control: Control) -> Percentages | None:
+        return percentages(StainCorrection("white-point", control.white).apply(control.patches))
+
+    def calibrated(control: Control, gain: float) -> Percentages | None:
+        return percentages(scaled_correction(control.white, stains, gain).apply(control.patches))
+
+    return uncalibrated, calibrated
+
+
+def _cell_control(
+    control: Control,
+    path: Path,
+    config: RunConfig,
+    classifier: PatchClassifier,
+    stains: StainVectors,
+    mpp: float | None,
+) -> CellControl:
+    """Count the cells of a control once; strengths are proportional to DAB, so any cut-offs can follow."""
+    glass, hues = StainCorrection("white-point", control.white), scaled_correction(control.white, stains, 1.0)
+    with _opened(path, mpp) as slide:
+        grid = plan_patches(slide, detect_tissue(slide), classifier.patch_px, classifier.mpp)
+        places = _tumour_places(slide, grid, classifier, glass)
+        plain, turned = (_cells(slide, grid, places, stain) for stain in (glass, hues))
+
+    def with_cutoffs(cells: CellStrengths, cutoffs: CellCutoffs) -> Percentages | None:
+        return percentages_at(cells, cutoffs, config.cells.tumour_surround, config.cells.min_cells)
+
+    return CellControl(
+        control.name,
+        control.score,
+        with_cutoffs(plain, config.cells.cutoffs),
+        lambda cutoffs: with_cutoffs(turned, cutoffs),
+    )
+
+
+def _tumour_places(
+    slide: Slide, grid: PatchGrid, classifier: PatchClassifier, glass: StainCorrection
+) -> list[tuple[int, int]]:
+    places = []
+    for x, y in sample_places(grid, _PATCHES_PER_CONTROL).tolist():
+        try:
+            patch = glass.apply(slide.read(x, y, grid.patch_px, grid.patch_px, grid.mpp))[None]
+        except SlideReadError:
+            continue
+        label = main_classes(classifier.predict(patch), classifier.classes, classifier.outputs == "shares")[0]
+        if classifier.classes[label] != OTHER:
+            places.append((x, y))
+    return places
+
+
+def _cells(
+    slide: Slide, grid: PatchGrid, places: Sequence[tuple[int, int]], stain: StainCorrection
+) -> CellStrengths:
+    found = [cells_of_patch(slide, grid, place, stain, CellSettings()) for place in places]
+    return strengths_of([field[0] for field in found if field is not None])
 
 
 def _files(folder: Path) -> list[tuple[Path, Score]]:
@@ -205,8 +288,8 @@ def _statements(controls: list[Control], fit: LabFit, note: str) -> dict[str, st
     gains = [h.gain for h in fit.held_out]
     verdict = "it helps" if fit.helped else "it does not help on controls that it was not fitted on"
     said = {
-        "gain": f"DAB stains {fit.gain:.2f} times as strongly as on the classifier's scale; with one control left "
-        f"out the gain is {min(gains):.2f} to {max(gains):.2f}",
+        "gain": f"DAB stains {fit.gain:.2f} times as strongly as on the scale of the cut-offs; with one control "
+        f"left out the gain is {min(gains):.2f} to {max(gains):.2f}",
         "agreement": f"{before} of {number} controls are called right without the profile, {after} with it, and "
         f"{held} when each is called by a profile fitted on the others: {verdict}",
     }

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.configuration import CellRunSettings, RunConfig
-from wsi_her2.cells.field import CellSettings, grade_cells, measure_cells
+from wsi_her2.cells.field import CellCutoffs, Cells, CellSettings, grade_cells, measure_cells
+from wsi_her2.cells.scale import least_surround
 from wsi_her2.cells.summary import CellSummary, summarise_cells, tried_scales
 from wsi_her2.cells.table import join_parts, rows_of, surroundings, write_part
 from wsi_her2.errors import SlideReadError
@@ -22,6 +23,7 @@ from wsi_her2.reports.patches import gives_shares
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.slides.grid import PatchGrid
 from wsi_her2.slides.slide import Slide
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.store import PatchStore
@@ -93,22 +95,34 @@ def measure_fields(
     grid = store.grid
     per_part = _fields_per_part(grid.patch_px0 * slide.mpp)
     rows = np.load(folder / _PARTS / _ROWS)[part * per_part : (part + 1) * per_part]
+    xy, found = store.xy, []
+    for row in rows.tolist():
+        field = cells_of_patch(slide, grid, (int(xy[row, 0]), int(xy[row, 1])), stain, settings)
+        if field is not None:
+            found.append(rows_of(*field, row))
+    write_part(_part(folder, part), found)
+    return sum(len(field["x"]) for field in found)
+
+
+def cells_of_patch(
+    slide: Slide, grid: PatchGrid, corner: tuple[int, int], stain: StainCorrection, settings: CellSettings
+) -> tuple[Cells, npt.NDArray[np.float64]] | None:
+    """Cells whose nucleus lies in a patch, and their places in level-0 pixels; None where it cannot be read.
+
+    The patch is read with a margin, so that a cell at its edge is measured whole and in one patch only.
+    """
     mpp = max(slide.mpp, settings.finest_mpp)
     margin_px0 = round(_MARGIN_UM / slide.mpp)
     side_px = round((grid.patch_px0 + 2 * margin_px0) * slide.mpp / mpp)
-    xy, found = store.xy, []
-    for row in rows.tolist():
-        left, top = (int(value) - margin_px0 for value in xy[row])
-        try:
-            rgb = slide.read(left, top, side_px, side_px, mpp)
-        except SlideReadError:
-            continue
-        cells = measure_cells(stain.apply(rgb), mpp, settings)
-        places = (left, top) + (cells.xy + 0.5) * (mpp / slide.mpp)
-        within = ((places >= xy[row]) & (places < xy[row] + grid.patch_px0)).all(axis=1)
-        found.append(rows_of(cells, within, places, row))
-    write_part(_part(folder, part), found)
-    return sum(len(field["x"]) for field in found)
+    left, top = corner[0] - margin_px0, corner[1] - margin_px0
+    try:
+        rgb = slide.read(left, top, side_px, side_px, mpp)
+    except SlideReadError:
+        return None
+    cells = measure_cells(stain.apply(rgb), mpp, settings)
+    places = (left, top) + (cells.xy + 0.5) * (mpp / slide.mpp)
+    within = np.asarray(((places >= corner) & (places < np.add(corner, grid.patch_px0))).all(axis=1), bool)
+    return cells.where(within), places[within]
 
 
 def count_cells(
@@ -117,6 +131,7 @@ def count_cells(
     config: RunConfig,
     thresholds: Thresholds,
     *,
+    cutoffs: CellCutoffs,
     scale_deviation: float,
     mpp: float,
     tumour_patches: int,
@@ -126,11 +141,13 @@ def count_cells(
     Parameters
     ----------
     folder : pathlib.Path
-        Of the slide; the parts are removed.
+        Of the slide; see `drop_parts`.
     store : PatchStore
     config : RunConfig
     thresholds : Thresholds
         Of the rule.
+    cutoffs : CellCutoffs
+        With which the cells were measured.
     scale_deviation : float
         Of the slide's DAB scale, natural logarithm.
     mpp : float
@@ -148,7 +165,7 @@ def count_cells(
     rows: Rows = np.load(folder / _PARTS / _ROWS)
     parts = sorted((folder / _PARTS).glob("part-*.parquet"))
     around = surroundings(parts)
-    least = config.cells.tumour_surround * float(np.percentile(around, 75)) if len(around) else 0.0
+    least = least_surround(around, config.cells.tumour_surround)
     block_of_patch = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
     block_of_patch[rows] = spatial_blocks(store.xy[rows], mpp, config.confidence.block_um)
     scales = tried_scales(scale_deviation)
@@ -160,9 +177,8 @@ def count_cells(
             tumour[name].to_numpy() for name in ("strength", "complete_strength", "contrast")
         )
         for of_scale, scale in zip(counts, scales.tolist(), strict=True):
-            grades = grade_cells(strength, complete_strength, contrast, config.cells.cutoffs, scale)
+            grades = grade_cells(strength, complete_strength, contrast, cutoffs, scale)
             np.add.at(of_scale, (blocks, grades), 1)
-    shutil.rmtree(folder / _PARTS)
     held = counts[0].sum(axis=1) > 0
     if counts[0].sum() < config.cells.min_cells:
         return None
@@ -178,6 +194,11 @@ def count_cells(
         tumour_patches=tumour_patches,
         temperature=config.confidence.temperature,
     )
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove the parts, once the result stands: until then an interrupted slide goes on from them."""
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
 
 def _fields_per_part(patch_um: float) -> int:

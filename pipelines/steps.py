@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.cell_fields import choose_fields, count_cells, measure_fields, pending_parts, plan_parts
+from pipelines.cell_fields import choose_fields, count_cells, drop_parts, measure_fields, pending_parts, plan_parts
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.slide_files import write_slide_files
-from wsi_her2.cells.field import CellSettings
+from wsi_her2.cells.field import CellCutoffs, CellSettings
 from wsi_her2.cells.summary import CellSummary
 from wsi_her2.errors import (
     ClassifierError,
@@ -344,7 +344,7 @@ def measure_cell_part(task: SlideTask, fingerprint: str, part: int) -> CellsMeas
     """
     started = time.perf_counter()
     job = _open_planned(task, fingerprint)
-    settings = CellSettings(cutoffs=task.config.cells.cutoffs)
+    settings = CellSettings(cutoffs=_cutoffs(task.config, _lab(task.lab, task.lab_sha256)))
     nuclei = measure_fields(task.partial, part, job.slide, job.store, job.stain, settings)
     return CellsMeasured(nuclei, time.perf_counter() - started)
 
@@ -390,6 +390,7 @@ def _publish(
     finish = round(time.perf_counter() - started, 3)
     result = replace(result, timings_s={**result.timings_s, "finish": finish})
     write_result(task.partial, result)
+    drop_parts(task.partial)
     (task.partial / _PLAN).unlink(missing_ok=True)
     publish(task.output, task.slide_id)
     return result
@@ -429,12 +430,13 @@ def _result_of(
             store,
             task.config,
             thresholds,
+            cutoffs=_cutoffs(task.config, lab),
             scale_deviation=known.uncalibrated if lab is None else known.calibrated,
             mpp=plan.reader.mpp,
             tumour_patches=tumour_patches,
         )
         call, call_from, second = _first_and_second(
-            call, cells, _called_from_cells(task.config, classifier), task.config.review.margin_points
+            call, cells, called_from_cells(task.config, classifier), task.config.review.margin_points
         )
     return SlideResult(
         slide_id=task.slide_id,
@@ -477,7 +479,7 @@ def _first_and_second(
     return from_patches, "patches", compare_calls(from_patches, cells.call, "cells", margin_points)
 
 
-def _called_from_cells(config: RunConfig, classifier: PatchClassifier) -> bool:
+def called_from_cells(config: RunConfig, classifier: PatchClassifier) -> bool:
     """Whether the call is made from counted cells: where that is asked for, and for the membrane scorer.
 
     The membrane scorer gives each patch one class, which is a poorer answer to a rule over cells than cells are
@@ -496,6 +498,11 @@ def _lab(path: Path | None, sha256: str | None) -> LabProfile | None:
     if found != sha256:
         raise LabProfileError(f"{path}: the profile has changed since the run began. Run again.")
     return profile
+
+
+def _cutoffs(config: RunConfig, lab: LabProfile | None) -> CellCutoffs:
+    """Those of the run; a laboratory's own where its profile has some."""
+    return config.cells.cutoffs if lab is None or lab.cell_cutoffs is None else lab.cell_cutoffs
 
 
 def _thresholds(given: Thresholds, lab: LabProfile | None) -> Thresholds:

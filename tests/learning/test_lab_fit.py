@@ -7,6 +7,7 @@ from wsi_her2.learning.lab_fit import GAINS, Control, fit_gain, fit_stains
 from wsi_her2.scoring.rule import SCORES
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors
 from wsi_her2.slides.lab_profile import scaled_correction
+from wsi_her2.slides.stain import StainCorrection
 
 WHITE = (240.0, 238.0, 242.0)
 STRENGTH = {"0": 0.02, "1+": 0.12, "2+": 0.33, "3+": 0.75}
@@ -33,13 +34,17 @@ def percentages(patches):
     return tuple(float(share) for share in 100 * shares / shares.sum())
 
 
-def correction(control, gain):
-    return scaled_correction(control.white, HEMATOXYLIN_DAB, gain)
+def uncalibrated(control):
+    return percentages(StainCorrection("white-point", control.white).apply(control.patches))
+
+
+def calibrated(control, gain):
+    return percentages(scaled_correction(control.white, HEMATOXYLIN_DAB, gain).apply(control.patches))
 
 
 @pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
 def test_a_known_gain_is_found_and_controls_are_called_what_they_are(gain):
-    fit = fit_gain(controls_of(gain), percentages, correction)
+    fit = fit_gain(controls_of(gain), uncalibrated, calibrated)
     assert abs(np.log(fit.gain / gain)) < 0.4, "controls leave room between their borders, but not more"
     assert fit.calls == SCORES
     if gain != 1:
@@ -48,25 +53,26 @@ def test_a_known_gain_is_found_and_controls_are_called_what_they_are(gain):
 
 
 def test_a_laboratory_on_the_classifiers_scale_is_told_that_a_profile_does_not_help():
-    fit = fit_gain(controls_of(1.0), percentages, correction)
+    fit = fit_gain(controls_of(1.0), uncalibrated, calibrated)
     assert fit.uncalibrated == SCORES
     assert not fit.helped
 
 
 def test_every_control_is_called_once_by_a_gain_that_did_not_see_it():
-    fit = fit_gain(controls_of(2.0), percentages, correction)
+    fit = fit_gain(controls_of(2.0), uncalibrated, calibrated)
     assert [held.name for held in fit.held_out] == list(SCORES)
     assert all(held.gain in GAINS for held in fit.held_out)
 
 
 def test_controls_without_tumour_are_no_call_and_all_of_them_are_an_error():
-    found = iter([None, (0, 0, 100, 0)] * (len(GAINS) + 1))
-    fit = fit_gain(controls_of(1.0, ("0", "2+")), lambda _: next(found), correction)
+    found = {"0": None, "2+": (0, 0, 100, 0)}
+    controls = controls_of(1.0, ("0", "2+"))
+    fit = fit_gain(controls, lambda control: found[control.name], lambda control, _: found[control.name])
     assert fit.calls == ("no call", "2+")
     with pytest.raises(ValueError, match="none of the controls"):
-        fit_gain(controls_of(1.0), lambda _: None, correction)
+        fit_gain(controls_of(1.0), lambda _: None, lambda *_: None)
     with pytest.raises(ValueError, match="two controls"):
-        fit_gain(controls_of(1.0)[:1], percentages, correction)
+        fit_gain(controls_of(1.0)[:1], uncalibrated, calibrated)
 
 
 def test_hues_are_those_of_the_laboratory():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import cv2
 import numpy as np
@@ -88,6 +88,10 @@ class Cells:
     complete_strength: Float32
     contrast: Float32
     surround: Float32
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Cells:
+        """The chosen ones (bool N)."""
+        return Cells(**{part.name: getattr(self, part.name)[chosen] for part in fields(self)})
 
 
 def measure_cells(rgb: RGB, mpp: float, settings: CellSettings | None = None) -> Cells:

@@ -29,31 +29,28 @@ _MEASURED = {
 """Columns of a part: level-0 pixels of the nucleus, row of its patch in the store, and the fields of `Cells`."""
 
 
-def rows_of(
-    cells: Cells, chosen: npt.NDArray[np.bool_], xy_level0: npt.NDArray[np.float64], patch: int
-) -> dict[str, npt.NDArray[np.generic]]:
-    """The chosen cells of a field as columns of a part.
+def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dict[str, npt.NDArray[np.generic]]:
+    """The cells of a field as columns of a part.
 
     Parameters
     ----------
     cells : Cells
-    chosen : bool N
     xy_level0 : float64 N x 2
         Their places, level-0 pixels.
     patch : int
         Row of the patch in the store.
     """
-    x, y = np.rint(xy_level0[chosen]).astype(np.int32).T
+    x, y = np.rint(xy_level0).astype(np.int32).T
     return {
         "x": x,
         "y": y,
         "patch": np.full(len(x), patch, np.int32),
-        "her2_class": cells.grade[chosen],
-        "completeness": cells.completeness[chosen],
-        "strength": cells.strength[chosen],
-        "complete_strength": cells.complete_strength[chosen],
-        "contrast": cells.contrast[chosen],
-        "surround": cells.surround[chosen],
+        "her2_class": cells.grade,
+        "completeness": cells.completeness,
+        "strength": cells.strength,
+        "complete_strength": cells.complete_strength,
+        "contrast": cells.contrast,
+        "surround": cells.surround,
     }
 
 

@@ -1,7 +1,7 @@
 """Fitting a laboratory's DAB gain on controls of known score, and asking by cross-validation whether it helps.
 
-One control of each score says where the laboratory's borders lie: the gain sought is the one at which the
-classifier calls every control what it is, as far from the borders as it can. The classifier itself stays as it is.
+One control of each score says where the laboratory's borders lie: the gain sought is the one at which every
+control
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class LabFit:
 
 def fit_gain(
     controls: Sequence[Control],
-    percentages_of: Callable[[RGB], Percentages | None],
-    correction_of: Callable[[Control, float], StainCorrection],
+    uncalibrated: Callable[[Control], Percentages | None],
+    calibrated: Callable[[Control, float], Percentages | None],
     thresholds: Thresholds | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LabFit:
@@ -108,10 +108,10 @@ def fit_gain(
     Parameters
     ----------
     controls : sequence of Control
-    percentages_of : callable
-        Percentages of 0, 1+, 2+ and 3+ in the tumour of corrected patches; None where there is no tumour.
-    correction_of : callable
-        The correction of a control at a gain.
+    uncalibrated : callable
+        Percentages of 0, 1+, 2+ and 3+ in the tumour of a control as it is; None where there is no tumour.
+    calibrated : callable
+        The same once the control's DAB was divided by a gain.
     thresholds : Thresholds, optional
     progress : callable, optional
         Called with the gains done and all gains.
@@ -124,14 +124,14 @@ def fit_gain(
     if len(controls) < 2:
         raise ValueError("a gain needs at least two controls")
     limits = thresholds or Thresholds()
-    plain = [percentages_of(StainCorrection("white-point", c.white).apply(c.patches)) for c in controls]
+    plain = [uncalibrated(control) for control in controls]
     table: list[list[Percentages | None]] = []
     for done, gain in enumerate(GAINS, 1):
-        table.append([percentages_of(correction_of(c, gain).apply(c.patches)) for c in controls])
+        table.append([calibrated(control, gain) for control in controls])
         if progress:
             progress(done, len(GAINS))
     if not any(found is not None for row in table for found in row):
-        raise ValueError("the classifier finds tumour in none of the controls")
+        raise ValueError("tumour is found in none of the controls")
     loss = np.array(
         [[_loss(c.score, found, limits) for c, found in zip(controls, row, strict=True)] for row in table]
     )
@@ -146,16 +146,16 @@ def fit_gain(
             HeldOut(
                 control.name,
                 control.score,
-                _called(plain[index], limits),
-                _called(table[chosen][index], limits),
+                called(plain[index], limits),
+                called(table[chosen][index], limits),
                 GAINS[chosen],
             )
         )
     return LabFit(
         GAINS[best],
         tuple(table[best]),
-        tuple(_called(found, limits) for found in table[best]),
-        tuple(_called(found, limits) for found in plain),
+        tuple(called(found, limits) for found in table[best]),
+        tuple(called(found, limits) for found in plain),
         tuple(held_out),
     )
 
@@ -193,18 +193,19 @@ def _loss(score: Score, found: Percentages | None, limits: Thresholds) -> float:
     place = SCORES.index(score)
     loss = 0.0
     if place > 0:
-        loss += _unlikely(distances[place - 1])
+        loss += unlikely(distances[place - 1])
     if place < len(SCORES) - 1:
-        loss += _unlikely(-distances[place])
+        loss += unlikely(-distances[place])
     return loss
 
 
-def _unlikely(points: float) -> float:
+def unlikely(points: float) -> float:
     """Of being on the right side of a border, for points on the right side of it."""
     return float(np.log1p(np.exp(-min(points, _FAR_POINTS) / _BORDER_POINTS)))
 
 
-def _called(found: Percentages | None, limits: Thresholds) -> str:
+def called(found: Percentages | None, limits: Thresholds) -> str:
+    """What a control is called by its percentages."""
     return "no call" if found is None else apply_rule(found, limits).score
 
 

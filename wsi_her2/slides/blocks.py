@@ -68,13 +68,18 @@ def sample_patches(slide: Slide, grid: PatchGrid, count: int) -> RGB:
     uint8 n x patch_px x patch_px x 3
         n may be smaller than `count`, and 0.
     """
-    full = np.flatnonzero(grid.tissue >= 0.9)
-    candidates = full if len(full) >= count else np.flatnonzero(grid.selected)
-    chosen = candidates[np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)]
     patches = []
-    for x, y in grid.xy[chosen]:
+    for x, y in sample_places(grid, count):
         try:
             patches.append(slide.read(int(x), int(y), grid.patch_px, grid.patch_px, grid.mpp))
         except SlideReadError:
             continue
     return np.stack(patches) if patches else np.zeros((0, grid.patch_px, grid.patch_px, 3), np.uint8)
+
+
+def sample_places(grid: PatchGrid, count: int) -> npt.NDArray[np.int32]:
+    """Top-left corners (int32 n x 2, level-0 pixels) of the patches that `sample_patches` reads."""
+    full = np.flatnonzero(grid.tissue >= 0.9)
+    candidates = full if len(full) >= count else np.flatnonzero(grid.selected)
+    chosen = candidates[np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)]
+    return np.asarray(grid.xy[chosen], np.int32)

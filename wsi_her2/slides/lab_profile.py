@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import LabProfileError
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection
@@ -40,6 +41,8 @@ class LabProfile(BaseModel):
         White point of its scanner, for images in which no glass is seen; grey levels.
     intense_floor_pct : float or None
         Intense staining found in its controls of 0 and 1+, with a margin; None where there were none.
+    cell_cutoffs : CellCutoffs or None
+        For counted cells once DAB is divided by the gain; None where the profile was fitted on patches.
     classifier, classifier_sha256 : str
         For which the gain was fitted.
     controls : dict of str to int
@@ -58,6 +61,7 @@ class LabProfile(BaseModel):
     dab_gain: Annotated[float, Field(ge=GAIN_RANGE[0], le=GAIN_RANGE[1])]
     white: Vector
     intense_floor_pct: Annotated[float, Field(ge=0, le=10)] | None = None
+    cell_cutoffs: CellCutoffs | None = None
     classifier: str
     classifier_sha256: str
     controls: dict[str, int] = Field(default_factory=dict)

@@ -1,0 +1,68 @@
+"""Measured cells on any DAB scale: strengths are proportional to it, so classes follow without measuring again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_her2.cells.field import CellCutoffs, Cells, grade_cells
+from wsi_her2.slides.density import Float32
+
+Percentages = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class CellStrengths:
+    """What decides the classes of cells; fields as of `wsi_her2.cells.field.Cells`, float32 N."""
+
+    strength: Float32
+    complete_strength: Float32
+    contrast: Float32
+    surround: Float32
+
+
+def strengths_of(fields: Sequence[Cells]) -> CellStrengths:
+    """Of the cells of some fields together."""
+    empty = np.zeros(0, np.float32)
+    return CellStrengths(
+        *(
+            np.concatenate([empty, *(getattr(cells, name) for cells in fields)]).astype(np.float32)
+            for name in ("strength", "complete_strength", "contrast", "surround")
+        )
+    )
+
+
+def least_surround(surround: Float32, share: float) -> float:
+    """How much is around a nucleus of the tumour at least: a share of what is usual (the 75th percentile)."""
+    return share * float(np.percentile(surround, 75)) if len(surround) else 0.0
+
+
+def percentages_at(
+    cells: CellStrengths, cutoffs: CellCutoffs, tumour_surround: float, min_cells: int, scale: float = 1.0
+) -> Percentages | None:
+    """Percentages of 0, 1+, 2+ and 3+, were DAB stronger by a factor.
+
+    Parameters
+    ----------
+    cells : CellStrengths
+    cutoffs : CellCutoffs
+    tumour_surround : float
+        See `least_surround`.
+    min_cells : int
+        With fewer tumour cells there are no percentages.
+    scale : float
+
+    Returns
+    -------
+    tuple of float or None
+    """
+    tumour = cells.surround > np.float32(least_surround(cells.surround, tumour_surround))
+    if tumour.sum() < max(min_cells, 1):
+        return None
+    grades = grade_cells(
+        cells.strength[tumour], cells.complete_strength[tumour], cells.contrast[tumour], cutoffs, scale
+    )
+    zero, one, two, three = (100 * np.bincount(grades, minlength=4) / len(grades)).tolist()
+    return zero, one, two, three
