@@ -86,6 +86,8 @@ def specifications() -> dict[str, PhantomSpec]:
         specs[f"negative_{number:02d}"] = PhantomSpec(
             score="0",
             class_fractions=(1.0, 0.0, 0.0, 0.0),
+            # Ducts of in-situ carcinoma stain by themselves, and nothing here tells them from invasive tumour.
+            in_situ_share=0.0,
             look=LOOKS[number % len(LOOKS)],  # type: ignore[arg-type]
             seed=NEGATIVE_SEED + number,
             **common,  # type: ignore[arg-type]
@@ -311,10 +313,11 @@ def cores(output: Path) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Tumour cells of a slide whose classes are known: their rings (float32 N x 32) and contrast (float32 N)."""
+    """Tumour cells of a slide whose classes are known: their rings (float32 N x 32), contrast and blush."""
 
     lines: npt.NDArray[np.float32]
     contrast: npt.NDArray[np.float32]
+    blush: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
 
 
@@ -336,8 +339,8 @@ def measure(path: Path) -> Measured:
     true = true[true["tissue"] != "fat"]
     match = match_cells(xy, true[["x", "y"]].to_numpy(float), MATCH_UM / slide.mpp)
     kept = (match >= 0) & true["counts"].to_numpy()[np.where(match >= 0, match, 0)]
-    rings = Rings(rings.lines[kept], rings.gaps[kept])
-    return Measured(rings.lines, line_contrast(rings), true["her2_class"].to_numpy()[match[kept]])
+    rings = Rings(rings.lines[kept], rings.gaps[kept], rings.blush[kept])
+    return Measured(rings.lines, line_contrast(rings), rings.blush, true["her2_class"].to_numpy()[match[kept]])
 
 
 _TRIED: dict[str, npt.NDArray[np.float64]] = {
@@ -347,10 +350,11 @@ _TRIED: dict[str, npt.NDArray[np.float64]] = {
     "stained_share": np.array([5, 8, 12, 16, 20, 24]) / 32,
     "complete_share": np.array([20, 22, 24, 27, 29]) / 32,
     "least_contrast": np.linspace(-0.6, 0.6, 13),
+    "least_relief": np.linspace(0.0, 1.0, 21),
 }
 
 
-_START = CellCutoffs(0.012, 0.022, 0.06, 0.5, 0.75, -0.6)
+_START = CellCutoffs(0.012, 0.022, 0.06, 0.5, 0.75, -0.6, 0.0)
 
 
 def fit(folder: Path) -> CellCutoffs:
@@ -375,7 +379,7 @@ def fit(folder: Path) -> CellCutoffs:
             strength, complete = (
                 strength_along(slide.lines, share) for share in (cutoffs.stained_share, cutoffs.complete_share)
             )
-            grades = grade_cells(strength, complete, slide.contrast, cutoffs)
+            grades = grade_cells(strength, complete, slide.contrast, slide.blush, cutoffs)
             off = 100 * abs(float((grades > 1).mean()) - float((slide.classes > 1).mean()))
             total += float((grades == slide.classes).mean()) - 0.004 * off
         return total / len(measured)
@@ -452,6 +456,8 @@ line of DAB counts. A cell is
 - **stained** if three eighths of its circumference are at least faint,
 - **complete** if three quarters are at least moderate, and lines are clearly stronger than gaps,
 - **intense** if it is complete and three quarters are intense.
+
+A stretch counts only if it stands out from the cytoplasm's own blush.
 
 Not stained is 0, stained 1+, complete 2+, intense 3+. Nuclei with little around them (stroma) are not counted.
 The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` fits them on

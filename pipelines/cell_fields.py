@@ -173,11 +173,10 @@ def count_cells(
     for table in join_parts(parts, folder / CELL_TABLE, least):
         tumour = table.filter(table["tumour"])
         blocks = block_of_patch[tumour["patch"].to_numpy()]
-        strength, complete_strength, contrast = (
-            tumour[name].to_numpy() for name in ("strength", "complete_strength", "contrast")
-        )
+        measures = ("strength", "complete_strength", "contrast", "blush")
+        strength, complete_strength, contrast, blush = (tumour[name].to_numpy() for name in measures)
         for of_scale, scale in zip(counts, scales.tolist(), strict=True):
-            grades = grade_cells(strength, complete_strength, contrast, cutoffs, scale)
+            grades = grade_cells(strength, complete_strength, contrast, blush, cutoffs, scale)
             np.add.at(of_scale, (blocks, grades), 1)
     held = counts[0].sum(axis=1) > 0
     if counts[0].sum() < config.cells.min_cells:

@@ -39,7 +39,7 @@ from wsi_her2.models.classifier import OTHER, PatchClassifier
 from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
 from wsi_her2.scoring.call import SlideCall, call_slide, tumour_classes_of
 from wsi_her2.scoring.confidence import spatial_blocks
-from wsi_her2.scoring.gate import GateReason, gate_overview, gate_patches, gate_quality
+from wsi_her2.scoring.gate import GateReason, failing_patches, gate_overview, gate_patches, gate_quality
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
@@ -301,6 +301,8 @@ def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
         quality[readable] = measure_quality(glass)
         corrected = glass if job.stain == job.glass else job.stain.apply(chosen)
         probabilities[readable], measures[readable] = job.classifier.predict_and_measure(corrected)
+        # A patch without probabilities is not scored: all that counts, and the heatmap, leave it out.
+        probabilities[failing_patches(quality, job.classifier.modality, task.config.gate)] = np.nan
     job.store.write_block(block, probabilities, quality, measures, patches)
     return BlockScored(int(readable.sum()), time.perf_counter() - started)
 
@@ -400,14 +402,17 @@ def _result_of(
     task: SlideTask, plan: Plan, store: PatchStore, classifier: PatchClassifier, early_reasons: list[GateReason]
 ) -> SlideResult:
     gate, probabilities, tissue = task.config.gate, store.probabilities, store.tissue
+    quality = store.quality
     scored = ~np.isnan(probabilities).any(axis=1)
+    # Patches that were read but failed have a quality and no probabilities.
+    readable = ~np.isnan(quality).any(axis=1)
     planned = int(store.grid.selected.sum())
-    unreadable = 1.0 - int(scored.sum()) / planned if planned else 0.0
+    unreadable = 1.0 - int(readable.sum()) / planned if planned else 0.0
     labels = main_classes(probabilities[scored], classifier.classes, classifier.outputs == "shares")
     tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
     tumour_patches = int(np.isin(labels, tumour).sum())
     reasons = early_reasons or [
-        *gate_quality(store.quality, classifier.modality, gate),
+        *gate_quality(quality, classifier.modality, gate),
         *gate_patches(unreadable, tumour_patches, classifier.trained, gate),
     ]
     lab = _lab(task.lab, task.lab_sha256)

@@ -36,6 +36,9 @@ class CellCutoffs:
     least_contrast : float
         Lines must be stronger than gaps by this much (natural logarithm of the ratio of their medians) for
         complete staining: granular blush is as strong in gaps as in lines.
+    least_relief : float
+        Strength of a stretch of membrane that stains, at least as a share of the DAB density of the cytoplasm
+        beside it: blush is granular, and the more there is of it the stronger its grains.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -46,6 +49,7 @@ class CellCutoffs:
     stained_share: float = 0.375
     complete_share: float = 0.75
     least_contrast: float = 0.2
+    least_relief: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Cells:
         Strength that as much of the circumference reaches as makes staining complete.
     contrast : float32 N
         Natural logarithm of the ratio of the median line to the median gap.
+    blush : float32 N
+        DAB density of the cytoplasm.
     surround : float32 N
         Density of what surrounds the nucleus (its 25th percentile, log10): epithelium surrounds a nucleus on all
         sides, stroma does not.
@@ -87,6 +93,7 @@ class Cells:
     strength: Float32
     complete_strength: Float32
     contrast: Float32
+    blush: Float32
     surround: Float32
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Cells:
@@ -126,11 +133,12 @@ def measure_cells(rgb: RGB, mpp: float, settings: CellSettings | None = None) ->
     contrast = line_contrast(rings)
     return Cells(
         xy=xy,
-        grade=grade_cells(strength, complete_strength, contrast, cutoffs),
+        grade=grade_cells(strength, complete_strength, contrast, rings.blush, cutoffs),
         completeness=(rings.lines > cutoffs.moderate).mean(axis=1).astype(np.float32),
         strength=strength,
         complete_strength=complete_strength,
         contrast=contrast,
+        blush=rings.blush,
         surround=_surround(coarse_density.mean(axis=2), found, coarse_mpp),
     )
 
@@ -149,26 +157,34 @@ def line_contrast(rings: Rings) -> Float32:
 
 
 def grade_cells(
-    strength: Float32, complete_strength: Float32, contrast: Float32, cutoffs: CellCutoffs, scale: float = 1.0
+    strength: Float32,
+    complete_strength: Float32,
+    contrast: Float32,
+    blush: Float32,
+    cutoffs: CellCutoffs,
+    scale: float = 1.0,
 ) -> npt.NDArray[np.int8]:
     """Class of each cell.
 
     Parameters
     ----------
-    strength, complete_strength, contrast : float32 N
+    strength, complete_strength, contrast, blush : float32 N
         As in `Cells`.
     cutoffs : CellCutoffs
     scale : float
-        Factor on the strengths: what the class would be, were DAB so much stronger.
+        Factor on densities: what the class would be, were DAB so much stronger.
 
     Returns
     -------
     int8 N
         0 to 3.
     """
-    complete = (complete_strength * scale > cutoffs.moderate) & (contrast > cutoffs.least_contrast)
-    intense = complete & (complete_strength * scale > cutoffs.intense)
-    return np.select([intense, complete, strength * scale > cutoffs.faint], [3, 2, 1], 0).astype(np.int8)
+    relief = blush * cutoffs.least_relief
+    stained = strength > np.maximum(cutoffs.faint / scale, relief)
+    complete = complete_strength > np.maximum(cutoffs.moderate / scale, relief)
+    complete &= contrast > cutoffs.least_contrast
+    intense = complete & (complete_strength > cutoffs.intense / scale)
+    return np.select([intense, complete, stained], [3, 2, 1], 0).astype(np.int8)
 
 
 _FLOOR = 1e-3

@@ -59,10 +59,13 @@ class Rings:
     ----------
     lines, gaps : float32 N x DIRECTIONS
         Strength of the strongest thin line of DAB on each ray, and of the strongest thin gap; log10 density.
+    blush : float32 N
+        DAB density of the cytoplasm: the median over the rays of the smallest on each; not below 0.
     """
 
     lines: Float32
     gaps: Float32
+    blush: Float32
 
 
 def measure_rings(
@@ -83,7 +86,7 @@ def measure_rings(
     settings = settings or RingSettings()
     if len(nuclei) == 0:
         nothing = np.zeros((0, DIRECTIONS), np.float32)
-        return Rings(nothing, nothing)
+        return Rings(nothing, nothing, np.zeros(0, np.float32))
     angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     border_px = _way_to_border(nuclei, rays, settings, mpp)
@@ -92,8 +95,9 @@ def measure_rings(
     places = nuclei[:, None, None, :] + radius_px[..., None] * rays[None, :, None, :]
     sigma = (settings.line_um / mpp,)
     return Rings(
-        lines=_strongest_on_rays(ridge_strength(dab, sigma), places),
-        gaps=_strongest_on_rays(ridge_strength(-dab, sigma), places),
+        lines=_on_rays(ridge_strength(dab, sigma), places).max(axis=2),
+        gaps=_on_rays(ridge_strength(-dab, sigma), places).max(axis=2),
+        blush=np.maximum(np.median(_on_rays(dab, places).min(axis=2), axis=1), 0).astype(np.float32),
     )
 
 
@@ -114,8 +118,8 @@ def _way_to_border(
     return np.asarray(np.minimum(way.min(axis=1), farthest), np.float64)
 
 
-def _strongest_on_rays(image: Float32, places: npt.NDArray[np.float64]) -> Float32:
-    """Maximum of an image over the last axis of places (N x DIRECTIONS x steps x 2)."""
+def _on_rays(image: Float32, places: npt.NDArray[np.float64]) -> Float32:
+    """Values of an image (N x DIRECTIONS x steps) at places (N x DIRECTIONS x steps x 2)."""
     x = places[..., 0].astype(np.float32).reshape(len(places), -1)
     y = places[..., 1].astype(np.float32).reshape(len(places), -1)
     # OpenCV maps at most 32767 rows at a time.
@@ -123,7 +127,7 @@ def _strongest_on_rays(image: Float32, places: npt.NDArray[np.float64]) -> Float
         cv2.remap(image, x[i : i + _ROWS], y[i : i + _ROWS], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for i in range(0, len(x), _ROWS)
     ]
-    return np.asarray(np.concatenate(sampled).reshape(places.shape[:3]).max(axis=2), np.float32)
+    return np.asarray(np.concatenate(sampled).reshape(places.shape[:3]), np.float32)
 
 
 _ROWS = 16_384

@@ -20,6 +20,7 @@ class CellStrengths:
     strength: Float32
     complete_strength: Float32
     contrast: Float32
+    blush: Float32
     surround: Float32
 
 
@@ -29,7 +30,7 @@ def strengths_of(fields: Sequence[Cells]) -> CellStrengths:
     return CellStrengths(
         *(
             np.concatenate([empty, *(getattr(cells, name) for cells in fields)]).astype(np.float32)
-            for name in ("strength", "complete_strength", "contrast", "surround")
+            for name in ("strength", "complete_strength", "contrast", "blush", "surround")
         )
     )
 
@@ -62,7 +63,12 @@ def percentages_at(
     if tumour.sum() < max(min_cells, 1):
         return None
     grades = grade_cells(
-        cells.strength[tumour], cells.complete_strength[tumour], cells.contrast[tumour], cutoffs, scale
+        cells.strength[tumour],
+        cells.complete_strength[tumour],
+        cells.contrast[tumour],
+        cells.blush[tumour],
+        cutoffs,
+        scale,
     )
     zero, one, two, three = (100 * np.bincount(grades, minlength=4) / len(grades)).tolist()
     return zero, one, two, three

@@ -24,6 +24,7 @@ _MEASURED = {
     "strength": "float32",
     "complete_strength": "float32",
     "contrast": "float32",
+    "blush": "float32",
     "surround": "float32",
 }
 """Columns of a part: level-0 pixels of the nucleus, row of its patch in the store, and the fields of `Cells`."""
@@ -50,6 +51,7 @@ def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dic
         "strength": cells.strength,
         "complete_strength": cells.complete_strength,
         "contrast": cells.contrast,
+        "blush": cells.blush,
         "surround": cells.surround,
     }
 
