@@ -29,7 +29,8 @@ _OWN_SPREAD = 0.25
 
 _PRIOR_WEIGHT = 0.3
 
-_SMOOTHING = (0.25, 0.5, 0.25)
+_WITHIN_SPREAD = 0.25
+"""Log-normal spread of DAB within a laboratory: a cut-off must do for slides that stain so much more or less."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,11 @@ def _losses(control: CellControl, cutoffs: CellCutoffs, limits: Thresholds) -> F
 def _best(loss: Float64, of: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float, float]]:
     """The common gain, and the factor of each cut-off."""
     log_gains = np.log(GAINS)
-    total = loss[of].sum(axis=0)
-    padded = np.pad(total, ((0, 0), (1, 1)), mode="edge")
-    smooth = np.stack([np.convolve(row, _SMOOTHING, mode="valid") for row in padded])
-    own = _PRIOR_WEIGHT * ((log_gains[:, None] - log_gains[None]) / _OWN_SPREAD) ** 2 / 2
-    # of each border: rows are the common gain, columns the factor
-    costs = smooth[:, None, :] + own[None]
+    apart = log_gains[:, None] - log_gains[None]
+    slides = np.exp(-((apart / _WITHIN_SPREAD) ** 2) / 2)
+    expected = loss[of].sum(axis=0) @ (slides / slides.sum(axis=0, keepdims=True))
+    # For each border: rows are the common gain, columns the factor.
+    costs = expected[:, None, :] + _PRIOR_WEIGHT * (apart / _OWN_SPREAD)[None] ** 2 / 2
     common = costs.min(axis=2).sum(axis=0) + _PRIOR_WEIGHT * (log_gains / _COMMON_SPREAD) ** 2 / 2
     chosen = int(np.argmin(common))
     first, second, third = (GAINS[int(step)] for step in costs[:, chosen].argmin(axis=1))
