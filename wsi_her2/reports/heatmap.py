@@ -86,7 +86,7 @@ def draw_layer(mask: TissueMask, store: PatchStore, classes: tuple[str, ...], lo
     -------
     uint8 H x W x 4
         RGBA, not premultiplied. Tumour patches have their class's colour, patches of 'other' a faint grey,
-        patches to be scored that were not (unreadable, or not reached) grey hatching.
+        patches to be scored that do not count (unreadable, failing the gate, or not reached) grey hatching.
     """
     rows, columns = mask.overview.rgb.shape[:2]
     scale = longest_px / max(rows, columns)

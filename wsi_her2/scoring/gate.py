@@ -11,6 +11,10 @@ from wsi_her2.scoring.quality import QUALITY
 from wsi_her2.slides.tissue import TissueMask
 
 Float32 = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+# With less that is stained, the colour of a patch is that of a few grains.
+_LEAST_STAINED = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,20 @@ class GateLimits:
     max_pen_share : float
         Largest share of ink in tissue and ink together.
     max_eosin_share, min_eosin_share : float
-        Share of the stained pixels with the colour of eosin: at most so much on IHC, at least so much on H&E.
+        Share of a patch's stained pixels with the colour of eosin: at most so much on IHC, at least so much on
+        H&E.
     max_foreign_share : float
-        Largest share of stained pixels on IHC that no mixture of hematoxylin and DAB explains.
-    min_focus, max_focus : float
-        Median sharpness of the patches: below lies defocus, above lies noise. See `measure_quality`.
+        Largest share of a patch's stained pixels on IHC that no mixture of hematoxylin and DAB explains.
+    min_focus, max_focus, max_coarseness : float
+        Sharpness of a patch, ratios without unit: below the least focus or above the greatest coarseness lies
+        defocus, above the greatest focus lies noise. See `measure_quality`.
+    min_structure : float
+        Median structure of the patches, a ratio without unit: below lies noise. It is judged over the slide
+        only, because a patch full of alike cells has little of it.
+    max_veil : float
+        Optical density of the clearest hundredth of a patch: above, something lies over the tissue.
+    max_failed_share : float
+        Largest share of the patches that may fail; see `failing_patches`.
     max_unreadable_fraction : float
         Largest share of patches that could not be decoded.
     min_tumour_patches : int
@@ -45,9 +58,13 @@ class GateLimits:
     max_pen_share: float = 0.5
     max_eosin_share: float = 0.5
     min_eosin_share: float = 0.1
-    max_foreign_share: float = 0.5
+    max_foreign_share: float = 0.4
     min_focus: float = 0.11
     max_focus: float = 5.0
+    max_coarseness: float = 3.0
+    min_structure: float = 0.5
+    max_veil: float = 0.15
+    max_failed_share: float = 0.5
     max_unreadable_fraction: float = 0.1
     min_tumour_patches: int = 20
 
@@ -108,12 +125,34 @@ def gate_overview(mask: TissueMask, limits: GateLimits) -> list[GateReason]:
     return reasons
 
 
+def failing_patches(quality: Float32, modality: str, limits: GateLimits) -> Flags:
+    """Which patches are not to be counted: out of focus, noise, covered by ink, or of another stain.
+
+    Parameters
+    ----------
+    quality : float32 N x 7
+        From `measure_quality`.
+    modality : {'ihc', 'he'}
+        What the classifier expects.
+    limits : GateLimits
+
+    Returns
+    -------
+    bool N
+        False for rows with NaN: what was not read did not fail.
+    """
+    failing = np.zeros(len(quality), bool)
+    for faulty in _faults(quality, modality, limits).values():
+        failing |= faulty
+    return failing
+
+
 def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[GateReason]:
     """Reasons that show in the patches' quality.
 
     Parameters
     ----------
-    quality : float32 N x 4
+    quality : float32 N x 7
         From `measure_quality`; rows with NaN are left out.
     modality : {'ihc', 'he'}
         What the classifier expects.
@@ -122,17 +161,45 @@ def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[Ga
     measured = quality[~np.isnan(quality).any(axis=1)]
     if len(measured) == 0:
         return []
-    column = {name: measured[:, index].astype(np.float64) for index, name in enumerate(QUALITY)}
-    stained = column["stained_share"]
-    total = max(float(stained.sum()), 1e-9)
-    eosin = float((column["eosin_share"] * stained).sum()) / total
-    foreign = float((column["foreign_share"] * stained).sum()) / total
-    focus = float(np.median(column["focus"]))
+    faults = _faults(measured, modality, limits)
+    shares = {code: float(faulty.mean()) for code, faulty in faults.items()}
+    structure = float(np.median(_columns(measured)["structure"]))
     reasons = []
-    if focus > limits.max_focus:
-        reasons.append(GateReason("noise", "the image is noise rather than tissue", focus, limits.max_focus))
-    elif focus < limits.min_focus:
-        reasons.append(GateReason("out_of_focus", "out of focus: scan the slide again", focus, limits.min_focus))
+    if structure < limits.min_structure:
+        reasons.append(
+            GateReason("noise", "the image is noise rather than tissue", structure, limits.min_structure)
+        )
+    for code, message in _FAULTS.items():
+        if shares[code] > limits.max_failed_share and code not in [reason.code for reason in reasons]:
+            reasons.append(GateReason(code, message, shares[code], limits.max_failed_share))
+    reasons += _gate_colours(measured, modality, limits)
+    failed = float(failing_patches(measured, modality, limits).mean())
+    if not reasons and failed > limits.max_failed_share:
+        reasons.append(
+            GateReason(
+                "too_many_failed",
+                "too many patches are out of focus, noise, covered or of another stain: look at the heatmap",
+                failed,
+                limits.max_failed_share,
+            )
+        )
+    return reasons
+
+
+def _gate_colours(measured: Float32, modality: str, limits: GateLimits) -> list[GateReason]:
+    """Reasons that lie in the colours of the stained patches.
+
+    Patches with another fault are left out, because ink has a colour as well; medians, because a few patches under
+    ink carry more of what is stained than all of a pale slide.
+    """
+    faults = _faults(measured, modality, limits)
+    faulty = np.logical_or.reduce([faults[code] for code in _FAULTS])
+    column = _columns(measured)
+    judged = ~faulty & (column["stained_share"] > _LEAST_STAINED)
+    if not judged.any():
+        return []
+    eosin, foreign = (float(np.median(column[name][judged])) for name in ("eosin_share", "foreign_share"))
+    reasons = []
     if modality == "ihc" and eosin > limits.max_eosin_share:
         reasons.append(
             GateReason(
@@ -161,6 +228,33 @@ def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[Ga
             )
         )
     return reasons
+
+
+_FAULTS = {
+    "noise": "most patches are noise rather than tissue: look at the heatmap",
+    "out_of_focus": "most patches are out of focus: scan the slide again",
+    "covered": "ink or something else lies over most of the tissue: clean the slide and scan it again",
+}
+"""What is wrong with patches whatever their stain, as a reason says it when most patches have it."""
+
+
+def _faults(quality: Float32, modality: str, limits: GateLimits) -> dict[str, Flags]:
+    """Patches with each fault. Comparisons with NaN are false, so what was not measured has none."""
+    column = _columns(quality)
+    faults = {
+        "noise": column["focus"] > limits.max_focus,
+        "out_of_focus": (column["focus"] < limits.min_focus) | (column["coarseness"] > limits.max_coarseness),
+        "covered": column["veil"] > limits.max_veil,
+    }
+    if modality == "ihc":
+        eosin = column["eosin_share"] > limits.max_eosin_share
+        foreign = column["foreign_share"] > limits.max_foreign_share
+        faults["colour"] = (eosin | foreign) & (column["stained_share"] > _LEAST_STAINED)
+    return faults
+
+
+def _columns(quality: Float32) -> dict[str, npt.NDArray[np.float64]]:
+    return {name: quality[:, index].astype(np.float64) for index, name in enumerate(QUALITY)}
 
 
 def gate_patches(

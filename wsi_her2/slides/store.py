@@ -37,7 +37,7 @@ class PatchStore:
     `xy`               int32 N x 2        top-left corner, level-0 pixels
     `tissue`           float32 N          share of tissue
     `probabilities`    float32 N x K      of the classes; NaN where a patch was not scored
-    `quality`          float32 N x Q      focus, colour and readability; NaN where not scored
+    `quality`          float32 N x Q      focus, cover and colour; NaN where not read
     `measures`         float32 N x M      what the classifier measured; absent where it measures nothing
     `pixels`           uint8 N x H x W x 3 patches as read, before stain correction; optional
     `done`             uint8 B            1 where a block is complete
