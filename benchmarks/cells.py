@@ -32,11 +32,13 @@ from wsi_her2.cells.field import CellCutoffs, CellSettings, grade_cells, line_co
 from wsi_her2.cells.nuclei import find_nuclei
 from wsi_her2.cells.rings import Rings, measure_rings
 from wsi_her2.phantom import PhantomSpec, render_phantom
+from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.scoring.rule import SCORES
 from wsi_her2.slides.density import optical_density, unmix
 from wsi_her2.slides.slide import open_slide
 from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import detect_tissue
 
 Shares = tuple[float, float, float, float]
@@ -135,6 +137,9 @@ class Compared:
     intervals : tuple of tuple of float
         Of `found_pct`.
     true_complete, found_complete : float
+    patch_call : str
+        What the classifier's patches give.
+    patch_pct : tuple of float
     """
 
     slide: str
@@ -149,6 +154,8 @@ class Compared:
     intervals: tuple[tuple[float, float], ...]
     true_complete: float
     found_complete: float
+    patch_call: str
+    patch_pct: tuple[float, ...]
 
     @property
     def f1(self) -> float:
@@ -187,6 +194,8 @@ def compare(result: SlideResult, output: Path, slides: Path) -> Compared | None:
     was_found[match[matched]] = True
     classes = true["her2_class"].to_numpy()[match[of_tumour]]
     cells = result.cells
+    store = PatchStore.open(output / result.slide_id / "patches.zarr")
+    by_patches = call_slide(store.probabilities, store.classes, weights=store.tissue)
     return Compared(
         slide=result.slide_id,
         truth=truth["score"],
@@ -200,6 +209,8 @@ def compare(result: SlideResult, output: Path, slides: Path) -> Compared | None:
         intervals=tuple(cells.call.intervals[grade] for grade in SCORES),
         true_complete=truth["pct_complete_membrane"],
         found_complete=cells.pct_complete_membrane,
+        patch_call=by_patches.score or "",
+        patch_pct=tuple(by_patches.percentages[grade] for grade in SCORES),
     )
 
 
@@ -228,14 +239,15 @@ def table(rows: list[Compared]) -> str:
     """Cells by score and by look."""
     lines = [
         "| slides | n | found (F1) | right class | complete: mean error, points | bias | "
-        "percentages: mean error | calls right |",
-        "|---|---|---|---|---|---|---|---|",
+        "percentages: mean error | of patches | calls right | of patches |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     of_score = [row for row in rows if row.slide.startswith("score_")]
     groups = [(f"score {grade}", [row for row in of_score if row.truth == grade]) for grade in SCORES]
     groups += [(f"look {look}", [row for row in of_score if row.slide.endswith(look)]) for look in LOOKS]
     groups.append(("**all of these**", of_score))
     groups.append(("given shares", [row for row in rows if row.slide.startswith("share_")]))
+    groups.append(("nothing stains", [row for row in rows if row.slide.startswith("negative_")]))
     for title, group in groups:
         if not group:
             continue
@@ -244,7 +256,9 @@ def table(rows: list[Compared]) -> str:
             f"| {title} | {len(group)} | {np.mean([row.f1 for row in group]):.2f} | "
             f"{np.mean([row.class_accuracy for row in group]):.2f} | {np.abs(off).mean():.1f} | "
             f"{off.mean():+.1f} | {np.mean([row.pct_error for row in group]):.1f} | "
-            f"{sum(row.call == row.truth for row in group)} |"
+            f"{np.mean([np.abs(np.subtract(row.true_pct, row.patch_pct)).mean() for row in group]):.1f} | "
+            f"{sum(row.call == row.truth for row in group)} | "
+            f"{sum(row.patch_call == row.truth for row in group)} |"
         )
     return "\n".join(lines)
 
@@ -467,7 +481,7 @@ digital slides. A laboratory profile puts a slide's DAB on the scale of the cut-
 
 Seeds on which nothing was fitted. Agreement on digital slides says nothing about tissue. A cell is found if a
 nucleus lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells
-with complete staining."""
+with complete staining. *Of patches*: what the membrane scorer's patches give instead of cells."""
 
 CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0);
 the score is a pathologist's. The cut-offs were fitted on digital slides before cells were counted on these cores,

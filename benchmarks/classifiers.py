@@ -231,7 +231,7 @@ def main() -> None:
     rows: list[Row] = []
     cores: dict[str, list[SlideResult]] = {}
     for name, model in models.items():
-        config = load_config(None, {"model": model})
+        config = load_config(None, {"model": model, "cells.mode": "none"})
         run = score(slides, options.output / name, config)
         rows += [compare(name, result, options.output / "slides") for result in run.results]
         if data:
