@@ -114,6 +114,7 @@ def test_a_damaged_tile_costs_its_patches_and_is_counted(
     row = rows(tmp_path / "out")["damaged"]
     assert row["status"] == "scored"
     assert 0 < float(row["unreadable_fraction"]) < 0.1
+    assert int(row["cells"]) > 100, "fields that can be read are still counted"
 
 
 def test_h_and_e_is_refused_by_an_ihc_classifier_and_the_other_way_round(data_dir: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_the_exit_code_is_1_when_a_slide_could_not_be_scored(cli: Cli, ihc_slide
         (["score", "SLIDE", "-o", "OUT", "--modality", "he"], "--model"),
         (["score", "SLIDE", "-o", "OUT", "--config", "absent"], "preset"),
         (["score", "SLIDE", "-o", "OUT", "--mpp", "-3"], "mpp"),
+        (["score", "SLIDE", "-o", "OUT", "--cells", "some"], "--cells"),
         (["score", "FOLDER", "-o", "FOLDER/out"], "inside the input"),
         (["score", "SLIDE", "-o", "SLIDE/out"], "cannot be written"),
         (["info", "absent.svs"], "no such file"),

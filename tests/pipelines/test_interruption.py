@@ -29,8 +29,10 @@ def undisturbed(large_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return output
 
 
-def _interrupt(slide: Path, output: Path, how: signal.Signals, after_blocks: int) -> subprocess.Popen[str]:
-    """Start a run and stop it when some blocks are done."""
+def _interrupt(
+    slide: Path, output: Path, how: signal.Signals, after_blocks: int = 0, after_parts: int = 0
+) -> subprocess.Popen[str]:
+    """Start a run and stop it when some blocks, or some parts of the cells, are done."""
     process = subprocess.Popen(
         cli_command("score", slide, "-o", output),
         stdout=subprocess.PIPE,
@@ -41,9 +43,9 @@ def _interrupt(slide: Path, output: Path, how: signal.Signals, after_blocks: int
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while len(_blocks_done(output)) < after_blocks:
+    while len(_blocks_done(output)) < after_blocks or len(_cell_parts(output)) < after_parts:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no block was finished"
+        assert time.monotonic() < deadline, "no block or part was finished"
         time.sleep(0.01)
     os.killpg(process.pid, how)
     return process
@@ -63,6 +65,10 @@ def _blocks_done(output: Path) -> dict[str, int]:
     }
 
 
+def _cell_parts(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / ".partial" / "large" / "cell_parts").glob("part-*.parquet"))
+
+
 def test_after_kill_9_the_same_command_continues_and_ends_the_same(
     cli: Cli, large_slide: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +83,22 @@ def test_after_kill_9_the_same_command_continues_and_ends_the_same(
     assert differing_files(undisturbed, output) == []
     after = _blocks_done(output)
     assert {block: after[block] for block in before} == before, "a finished block was scored again"
+
+
+def test_after_kill_9_while_cells_are_measured_the_same_command_ends_the_same(
+    cli: Cli, large_slide: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    _interrupt(large_slide, output, signal.SIGKILL, after_parts=2).communicate(timeout=30)
+    blocks, parts = _blocks_done(output), _cell_parts(output)
+    assert len(blocks) == len(_blocks_done(undisturbed))
+    assert len(parts) >= 2
+    assert not (output / "large").exists()
+    again = cli("score", large_slide, "-o", output)
+    assert again.returncode == 0, again.stderr
+    assert differing_files(undisturbed, output) == []
+    assert (output / "large" / "cells.parquet").exists()
+    assert _blocks_done(output) == blocks, "a finished block was scored again"
 
 
 def test_ctrl_c_says_what_to_do_and_the_same_command_continues(

@@ -26,6 +26,7 @@ SLIDE_FILES = {
     "tissue.png",
     "overlay.geojson",
     "report.html",
+    "cells.parquet",
 }
 
 

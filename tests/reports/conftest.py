@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wsi_her2.cells.field import Cells
+from wsi_her2.cells.summary import SCALES, CellSummary, summarise_cells
+from wsi_her2.cells.table import join_parts, rows_of, write_part
 from wsi_her2.scoring.call import SlideCall, call_slide
 from wsi_her2.scoring.quality import QUALITY
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
+from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.slide import Slide, open_slide, slide_from_array
 from wsi_her2.slides.stain import StainCorrection
@@ -18,6 +22,8 @@ from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask, detect_tissue
 
 CLASSES = ("other", "0", "1+", "2+", "3+")
+Cell = tuple[int, int, int, bool]
+"""x, y (level-0 pixels), class, and whether it is of the tumour."""
 HOSTILE = "<script>alert('x')</script> \"=1+1\" {{7*7}} 🙂 é"
 
 
@@ -124,3 +130,65 @@ def make_result(scored: Scored) -> Callable[..., SlideResult]:
         return SlideResult(**{**fields, **changed})  # type: ignore[arg-type]
 
     return make
+
+
+@dataclass
+class CellTable:
+    """A slide's table of cells, and what is in it."""
+
+    path: Path
+    cells: list[Cell]
+    mean_grade: dict[int, float]
+
+
+@pytest.fixture
+def write_cells(scored: Scored, tmp_path: Path) -> Callable[[list[Cell]], Path]:
+    """Write a table of cells of the scored slide."""
+    xy = scored.store.xy
+
+    def write(cells: list[Cell]) -> Path:
+        parts, path = [tmp_path / "part"], tmp_path / "cells.parquet"
+        rows = []
+        for number, (x, y, grade, tumour) in enumerate(cells):
+            inside = ((xy <= (x, y)) & (xy > (x - 128, y - 128))).all(axis=1)
+            measured = {part.name: np.full(1, 0.125 + number / 1024, np.float32) for part in fields(Cells)}
+            surround = np.full(1, 0.2 if tumour else 0.01, np.float32)
+            place = {"xy": np.array([[x, y]], np.float64), "grade": np.array([grade], np.int8)}
+            found = Cells(**(measured | place | {"surround": surround}))  # type: ignore[arg-type]
+            rows.append(rows_of(found, found.xy, int(np.flatnonzero(inside)[0])))
+        write_part(parts[0], rows)
+        list(join_parts(parts, path, 0.1))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def cell_table(scored: Scored, write_cells: Callable[[list[Cell]], Path]) -> CellTable:
+    """In eight patches four tumour cells and one that is none; the patches stain differently, in no order."""
+    rows = np.flatnonzero(scored.store.grid.selected)[::3][:8].tolist()
+    cells: list[Cell] = []
+    mean_grade = {}
+    for number, row in enumerate(rows):
+        x, y = scored.store.xy[row].tolist()
+        stained = (3 * number) % 8
+        grades = [min(3, max(0, stained - 2 * k)) for k in range(4)]
+        places = [(30, 30), (90, 30), (30, 90), (90, 90)]
+        cells += [(x + dx, y + dy, grade, True) for (dx, dy), grade in zip(places, grades, strict=True)]
+        cells.append((x + 60, y + 60, 3, False))
+        mean_grade[row] = sum(grades) / 4
+    return CellTable(write_cells(cells), cells, mean_grade)
+
+
+def summary_of(*counts: float, **changed: object) -> CellSummary:
+    """What counted cells of these classes say, the same on every DAB scale."""
+    given: dict[str, object] = {
+        "scale_deviation": 0.3,
+        "sampling": "sample",
+        "patches": 12,
+        "measured_mm2": 0.25,
+        "n_patches": 60,
+        "tumour_patches": 40,
+    }
+    blocks = np.repeat(np.array([[counts]], np.float64), SCALES, axis=0)
+    return summarise_cells(blocks, 2000, Thresholds(), **(given | changed))  # type: ignore[arg-type]

@@ -2,10 +2,11 @@ import json
 
 from wsi_her2.reports.geojson import write_overlay_geojson
 from wsi_her2.reports.palette import colour_of
+from wsi_her2.scoring.rule import SCORES
 
 
-def features(scored, path):
-    write_overlay_geojson(path, scored.store, scored.classes, scored.mask)
+def features(scored, path, **cells):
+    write_overlay_geojson(path, scored.store, scored.classes, scored.mask, **cells)
     collection = json.loads(path.read_text(encoding="utf-8"))
     assert collection["type"] == "FeatureCollection"
     return collection["features"]
@@ -57,3 +58,30 @@ def test_a_slide_without_tissue_gives_an_empty_collection(empty, tmp_path):
 
 def test_a_real_core_is_written(core, tmp_path):
     assert len(features(core, tmp_path / "o")) == 1 + sum(label != "other" for label in core.labels)
+
+
+def test_each_tumour_cell_is_a_locked_detection_of_its_class_with_its_measures(scored, cell_table, tmp_path):
+    found = features(scored, tmp_path / "o", cells=cell_table.path, mpp=0.5)
+    detections = [f for f in found if f["properties"]["objectType"] == "detection"]
+    tumour = [(number, cell) for number, cell in enumerate(cell_table.cells) if cell[3]]
+    assert len(detections) == len(tumour)
+    for detection, (number, (_, _, grade, _)) in zip(detections, tumour, strict=True):
+        properties = detection["properties"]
+        name = SCORES[grade]
+        assert properties["classification"] == {"name": name, "color": list(colour_of(name))}
+        assert properties["isLocked"] is True
+        assert properties["measurements"]["Membrane completeness"] == round(0.125 + number / 1024, 3)
+    assert found[: -len(detections)] == features(scored, tmp_path / "o"), "all else stays as it is without cells"
+
+
+def test_cells_are_closed_rings_of_whole_level_0_pixels_around_the_nucleus(scored, cell_table, tmp_path):
+    found = features(scored, tmp_path / "o", cells=cell_table.path, mpp=0.5)
+    detections = [f for f in found if f["properties"]["objectType"] == "detection"]
+    tumour = [cell for cell in cell_table.cells if cell[3]]
+    for detection, (x, y, _, _) in zip(detections, tumour, strict=True):
+        (ring,) = detection["geometry"]["coordinates"]
+        assert whole_numbers(ring)
+        assert ring[0] == ring[-1]
+        assert len({tuple(corner) for corner in ring}) == 8
+        for corner_x, corner_y in ring:
+            assert abs(((corner_x - x) ** 2 + (corner_y - y) ** 2) ** 0.5 * 0.5 - 3.5) < 0.5

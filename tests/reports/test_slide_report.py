@@ -5,12 +5,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.reports.conftest import summary_of
 from wsi_her2.reports.heatmap import draw_layer
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.result import ModelInfo
 from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.scoring.second_opinion import compare_calls
 
 
 class Page(HTMLParser):
@@ -180,3 +182,96 @@ def test_a_report_stays_small(scored, make_result, report):
     )
     many = {name: [(0, 0, noise)] * 50 for name in scored.classes}
     assert len(report(make_result(), many, picture=finer)) < 6e6, "even of pure noise, which no slide is"
+
+
+# Counted cells
+
+
+def from_cells(make_result, *counts, second=None, **changed):
+    """A result whose call was made from counted cells."""
+    cells = summary_of(*counts)
+    return make_result(
+        call=cells.call,
+        call_from="cells",
+        cells=cells,
+        pct_complete_membrane=cells.pct_complete_membrane,
+        second_opinion=None if second is None else compare_calls(cells.call, second, "patches", 5.0),
+        **changed,
+    )
+
+
+def test_counted_cells_say_how_many_where_and_how_many_are_complete(make_result, report):
+    result = from_cells(make_result, 400, 300, 200, 100, tumour_patches=40)
+    text = Page(report(result)).text
+    assert "1,000 tumour cells in 12 of 40 patches of tumour, 0.25 mm²" in text
+    assert "Complete membrane staining, whatever its intensity: 30.0 %" in text
+    for value in ("0 40.0 %", "1+ 30.0 %", "2+ 20.0 %", "3+ 10.0 %"):
+        assert value in text
+    assert "fitted on digital phantoms" in text.split("Percentages of the tumour")[0]
+
+
+def test_all_of_the_tumour_is_said_to_be_all(make_result, report):
+    cells = summary_of(40, 30, 20, 10, sampling="all", patches=40)
+    assert "in all patches of tumour" in Page(report(make_result(cells=cells, call_from="patches"))).text
+
+
+def test_percentages_of_patches_stand_beside_those_of_cells_only_where_the_call_is_of_patches(
+    scored, make_result, report
+):
+    of_patches = make_result(cells=summary_of(40, 30, 20, 10), call_from="patches")
+    text = Page(report(of_patches)).text.split("Counted cells")[-1]
+    assert f"40.0 % 40.0 to 40.0 {scored.call.percentages['0']:.1f} %" in text
+    text = Page(report(from_cells(make_result, 40, 30, 20, 10))).text.split("Counted cells")[-1]
+    assert "40.0 % 40.0 to 40.0 1+" in text
+
+
+def test_what_is_counted_decides_what_is_said_of_the_limits(make_result, report):
+    of_cells = Page(report(from_cells(make_result, 40, 30, 20, 10))).text
+    of_patches = Page(report(make_result(call_from="patches"))).text
+    assert "found by their nuclei" in of_cells
+    assert "found by their nuclei" not in of_patches
+    assert "percentages are of tissue in patches" in of_patches
+    assert "percentages are of tissue in patches" not in of_cells
+
+
+def test_a_second_opinion_stands_beside_the_call_and_a_disagreement_calls_for_review(make_result, report):
+    agreeing = from_cells(make_result, 0, 100, 100, 800, second=summary_of(0, 0, 10, 90).call)
+    text = Page(report(agreeing)).text
+    assert "The classifier's patches give 3+ as well" in text
+    assert "Needs review" not in text
+    apart = from_cells(make_result, 0, 100, 100, 800, second=summary_of(100, 0, 0, 0).call)
+    page = Page(report(apart))
+    assert "Needs review. The classifier's patches give 0: the two ways disagree" in page.text
+    assert page.text.index("Needs review") < page.text.index("Percentages of the tumour")
+    assert [attributes for _, attributes in page.tags if attributes.get("role") == "alert"]
+
+
+def test_fields_of_counted_cells_are_shown_with_their_level_0_coordinates(make_result, report):
+    views = [(4711, 815 + number, np.full((448, 896, 3), 60 * number, np.uint8)) for number in range(4)]
+    source = report(from_cells(make_result, 40, 30, 20, 10), cell_views=views)
+    assert source.count("data:image/jpeg") == 1 + 4
+    assert "x 4711, y 818" in Page(source).text
+    without = report(make_result(), cell_views=views)
+    assert without.count("data:image/jpeg") == 1, "fields without cells say nothing"
+
+
+def test_another_scale_of_dab_is_said_to_change_the_call_only_where_it_does(make_result, report):
+    text = Page(report(from_cells(make_result, 0, 100, 100, 800))).text
+    assert "With all DAB weaker or stronger by a factor of 1.3 the cells would still give 3+" in text
+    unsure = replace(summary_of(40, 30, 20, 10), weaker_score="1+", stronger_score="3+")
+    text = Page(report(make_result(call=unsure.call, call_from="cells", cells=unsure))).text
+    assert "weaker by a factor of 1.3 the cells would give 1+, with all DAB stronger by as much 3+" in text
+
+
+def test_what_was_counted_and_what_was_left_out_stand_in_the_report(scored, make_result, report):
+    result = from_cells(make_result, 40, 30, 20, 10, n_patches=60, tumour_patches=40, unreadable_fraction=0.05)
+    text = Page(report(result)).text
+    assert "Counted 40 patches of tumour; cells in 12 of them" in text
+    assert "Left out 20 patches that are not tumour" in text
+    assert "Left out 5.0 % of the patches, which cannot be decoded" in text
+
+
+def test_a_slide_without_cells_says_nothing_of_them(make_result, report):
+    text = Page(report(make_result(call_from="patches"))).text
+    for words in ("tumour cells", "Second opinion", "Needs review", "complete membrane"):
+        assert words not in text

@@ -2,12 +2,15 @@ import csv
 
 import pytest
 
+from tests.reports.conftest import summary_of
 from wsi_her2.reports.slide_table import SLIDE_COLUMNS, guarded, slide_row, unguarded, write_slides_csv
+from wsi_her2.scoring.second_opinion import compare_calls
 
 CONTRACT = (
     "slide_id, path, status, reason, modality, her2_score, her2_group, her2_low, confidence, calibration, "
     "h_score, pct_0, pct_1, pct_2, pct_3, pct_complete_membrane, n_patches, tumour_patches, tissue_mm2, mpp, "
-    "mpp_source, backend, model, model_sha256, unreadable_fraction, seconds"
+    "mpp_source, backend, model, model_sha256, unreadable_fraction, seconds, "
+    "cells, second_opinion, review"
 )
 
 
@@ -42,6 +45,18 @@ def test_what_is_not_known_of_a_failed_slide_is_empty(make_result):
     )
     filled = {column for column, value in slide_row(failed).items() if value}
     assert filled == {"slide_id", "path", "status", "reason", "modality", "calibration", "model", "model_sha256"}
+
+
+def test_what_cells_say_stands_beside_the_call_and_is_empty_without_them(make_result):
+    cells, patches = summary_of(20, 20, 20, 140), summary_of(190, 10, 0, 0)
+    second = compare_calls(cells.call, patches.call, "patches", 5.0)
+    row = slide_row(make_result(call=cells.call, cells=cells, second_opinion=second, pct_complete_membrane=80.0))
+    assert (row["cells"], row["second_opinion"], row["review"]) == ("200", "0", "true")
+    assert (row["her2_score"], row["pct_3"], row["pct_complete_membrane"]) == ("3+", "70.00", "80.00")
+    agreeing = compare_calls(cells.call, cells.call, "patches", 5.0)
+    assert slide_row(make_result(cells=cells, second_opinion=agreeing))["review"] == "false"
+    without = slide_row(make_result())
+    assert [without[name] for name in ("cells", "second_opinion", "review", "pct_complete_membrane")] == [""] * 4
 
 
 @pytest.mark.parametrize(("low", "cell"), [(True, "true"), (False, "false"), (None, "")])

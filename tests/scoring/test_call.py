@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsi_her2.errors import ClassifierError
-from wsi_her2.scoring.call import call_slide
+from wsi_her2.scoring.call import call_counts, call_slide
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.rule import Thresholds
 
@@ -237,3 +237,44 @@ def test_shares_are_corrected_by_what_the_classifier_makes_of_each_class():
     assert leaning.score != "0"
     assert call.score == "0"
     assert call.percentages["1+"] == pytest.approx(100 * 0.05 / 0.7, abs=1)
+
+
+# Counted cells
+
+
+def test_counted_cells_are_called_as_the_same_number_of_patches_would_be():
+    rng = np.random.default_rng(8)
+    counts = rng.integers(0, 30, (25, 4))
+    labels = np.concatenate([np.repeat([1, 2, 3, 4], block) for block in counts])
+    probabilities = np.eye(5, dtype=np.float32)[labels]
+    of_patches = call_slide(probabilities, CLASSES, blocks=np.repeat(np.arange(25), counts.sum(axis=1)))
+    of_cells = call_counts(counts.astype(float), n_patches=len(labels), tumour_patches=len(labels))
+    assert of_cells == of_patches
+
+
+def test_patches_of_a_call_from_cells_are_those_that_were_looked_at():
+    call = call_counts(np.array([[50.0, 0, 0, 50]]), n_patches=31, tumour_patches=12)
+    assert (call.n_patches, call.tumour_patches) == (31, 12)
+
+
+def test_intervals_that_are_known_better_take_the_place_of_the_resamples():
+    counts, known = np.array([[50.0, 20, 20, 10]] * 5), dict.fromkeys(CLASSES[1:], (1.0, 99.0))
+    call = call_counts(counts, n_patches=9, tumour_patches=9, intervals=known)
+    assert call.intervals == known
+    resampled = call_counts(counts, n_patches=9, tumour_patches=9)
+    assert resampled.intervals["0"] == pytest.approx((50, 50))
+    assert resampled.confidence == call.confidence
+
+
+def test_counted_cells_follow_thresholds_and_temperature():
+    counts = np.array([[85.0, 0, 0, 15]] * 4 + [[98.0, 0, 0, 2]] * 4)
+    shown = {"n_patches": 9, "tumour_patches": 9}
+    plain = call_counts(counts, **shown)
+    assert plain.score == "2+"
+    assert call_counts(counts, Thresholds(positive_over_pct=5), **shown).score == "3+"
+    assert 0.5 < call_counts(counts, temperature=3.0, **shown).confidence < plain.confidence
+
+
+def test_without_cells_there_is_nothing_to_call():
+    with pytest.raises(ValueError, match="no cells"):
+        call_counts(np.zeros((3, 4)), n_patches=9, tumour_patches=9)

@@ -263,6 +263,22 @@ def test_a_store_without_examples_has_none(tmp_path):
     assert create(tmp_path / "s.zarr").read_examples() == {}
 
 
+def test_fields_of_counted_cells_come_back_in_their_order(tmp_path, ihc_image):
+    views = [(700, 35, ihc_image[:32, :64]), (7, 8, ihc_image[32:64, :64])]
+    create(tmp_path / "s.zarr").write_cell_views(views)
+    again = PatchStore.open(tmp_path / "s.zarr").read_cell_views()
+    assert [(x, y) for x, y, _ in again] == [(700, 35), (7, 8)]
+    for (_, _, rgb), (_, _, rgb0) in zip(again, views, strict=True):
+        np.testing.assert_array_equal(rgb, rgb0)
+
+
+def test_a_store_without_counted_cells_has_no_fields_of_them(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    assert store.read_cell_views() == []
+    store.write_cell_views([])
+    assert PatchStore.open(tmp_path / "s.zarr").read_cell_views() == []
+
+
 @pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS + 1])
 def test_a_block_of_another_height_is_refused(tmp_path, rows):
     store = PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)

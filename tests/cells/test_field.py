@@ -1,0 +1,208 @@
+"""A cell's class follows from how strongly and how far around its membrane stains."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+from tests.cells.conftest import nearest, picture, tissue
+from wsi_her2.cells.field import (
+    CellCutoffs,
+    CellSettings,
+    grade_cells,
+    line_contrast,
+    measure_cells,
+    strength_along,
+)
+from wsi_her2.cells.rings import DIRECTIONS, Rings
+from wsi_her2.phantom import PhantomSpec, render_phantom
+from wsi_her2.slides.slide import open_slide
+from wsi_her2.slides.stain import StainCorrection
+from wsi_her2.slides.tissue import detect_tissue
+
+MPP = 0.25
+
+
+def of_density(density, **options):
+    rgb, centres = tissue(density, **options)
+    cells = measure_cells(rgb, options.get("mpp", MPP))
+    assert len(cells.xy) == len(centres)
+    assert nearest(cells.xy, centres).max() * options.get("mpp", MPP) < 0.5
+    return cells
+
+
+@pytest.mark.parametrize(("density", "grade"), [(0.0, 0), (0.045, 1), (0.12, 2), (0.5, 3)])
+def test_closed_membranes_of_rising_density_are_0_1_2_and_3(density, grade):
+    assert set(of_density(density).grade.tolist()) == {grade}
+
+
+def test_strength_and_completeness_rise_with_density():
+    measured = [of_density(density) for density in (0.0, 0.12, 0.5)]
+    assert [float(cells.completeness.min()) for cells in measured] == [0.0, 1.0, 1.0]
+    strengths = [np.median(cells.strength) for cells in measured]
+    assert strengths[0] < 0.1 * strengths[1] < 0.1 * strengths[2]
+
+
+@pytest.mark.parametrize("density", [0.12, 0.5])
+def test_a_membrane_that_is_half_there_is_1_however_intense(density):
+    cells = of_density(density, span=(30.0, 210.0))
+    assert set(cells.grade.tolist()) == {1}
+    np.testing.assert_allclose(cells.completeness, 0.5, atol=0.13)
+
+
+def test_a_short_stretch_of_membrane_is_0():
+    assert set(of_density(0.5, span=(30.0, 75.0)).grade.tolist()) == {0}
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.32])
+def test_the_scale_of_the_scan_does_not_change_the_class(mpp):
+    assert set(of_density(0.12, mpp=mpp, side=448).grade.tolist()) == {2}
+
+
+def test_granular_blush_without_membranes_is_not_complete():
+    rgb, centres = tissue(0.0)
+    noise = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 1, rgb.shape[:2]), (0, 0), 1.0 / MPP)
+    granules = np.maximum(0.2 + 0.1 * noise / noise.std(), 0)
+    blushing = (rgb / 255.0 * picture(np.zeros_like(granules), granules)).round().astype(np.uint8)
+    cells = measure_cells(blushing, MPP)
+    at_nuclei = np.linalg.norm(cells.xy[:, None] - centres[None], axis=2).argmin(axis=0)
+    assert (cells.completeness[at_nuclei] > CellCutoffs().complete_share).all(), "else it would not mislead"
+    assert set(cells.grade[at_nuclei].tolist()) == {1}
+
+
+def test_even_blush_is_0():
+    rgb, _ = tissue(0.0)
+    blushing = (rgb / 255.0 * picture(np.zeros(rgb.shape[:2]), np.full(rgb.shape[:2], 0.3))).round()
+    assert set(measure_cells(blushing.astype(np.uint8), MPP).grade.tolist()) == {0}
+
+
+def test_what_surrounds_a_nucleus_is_dense_in_epithelium_and_thin_in_stroma():
+    rgb, _ = tissue(0.0)
+    dense = np.zeros(rgb.shape[:2])
+    dense[:, : rgb.shape[1] // 2] = 0.15
+    cells = measure_cells((rgb / 255.0 * picture(dense, 0 * dense)).round().astype(np.uint8), MPP)
+    x = cells.xy[:, 0]
+    inside, outside = cells.surround[x < 200], cells.surround[x > 312]
+    assert inside.min() > 0.05
+    assert outside.max() < 0.01
+
+
+def test_empty_glass_has_no_cells():
+    cells = measure_cells(np.full((128, 160, 3), 255, np.uint8), MPP)
+    assert cells.xy.shape == (0, 2)
+    assert {len(part) for part in vars(cells).values()} == {0}
+
+
+def test_chosen_cells_keep_all_that_was_measured_of_them():
+    rgb, _ = tissue(0.12)
+    cells = measure_cells(rgb, MPP)
+    chosen = cells.xy[:, 0] > 250
+    some = cells.where(chosen)
+    assert 0 < len(some.xy) < len(cells.xy)
+    for name in vars(cells):
+        np.testing.assert_array_equal(getattr(some, name), getattr(cells, name)[chosen])
+
+
+# From rings to classes
+
+
+def grade(*strengths, contrast=1.0, blush=0.0, scale=1.0, **cutoffs):
+    """Class of a cell with these strengths of its lines, equal stretches each."""
+    lines = np.repeat(np.array(strengths, np.float32), DIRECTIONS // len(strengths))[None]
+    used = replace(CellCutoffs(), **cutoffs)
+    along, complete = (strength_along(lines, share) for share in (used.stained_share, used.complete_share))
+    others = (np.array([value], np.float32) for value in (contrast, blush))
+    found = grade_cells(along, complete, *others, used, scale)
+    assert found.dtype == np.int8
+    return int(found[0])
+
+
+@pytest.mark.parametrize(
+    ("strengths", "expected"),
+    [
+        ((0.001,) * 8, 0),
+        ((0.015,) * 2 + (0.001,) * 6, 0),
+        ((0.015,) * 3 + (0.001,) * 5, 1),
+        ((0.015,) * 8, 1),
+        ((0.2,) * 5 + (0.001,) * 3, 1),
+        ((0.03,) * 6 + (0.001,) * 2, 2),
+        ((0.2,) * 5 + (0.03,) * 3, 2),
+        ((0.2,) * 6 + (0.001,) * 2, 3),
+    ],
+)
+def test_shares_of_the_circumference_decide_wherever_they_lie(strengths, expected):
+    assert grade(*strengths) == expected
+    assert grade(*strengths[::-1]) == expected
+
+
+def test_lines_that_are_no_stronger_than_gaps_are_never_complete():
+    assert grade(*(0.2,) * 8, contrast=0.1) == 1
+    assert grade(*(0.2,) * 8, contrast=0.1, least_contrast=0.05) == 3
+
+
+@pytest.mark.parametrize("strength", [0.015, 0.03, 0.2])
+def test_lines_must_stand_out_from_the_cytoplasm_to_stain_at_all(strength):
+    assert grade(*(strength,) * 8, blush=2.4 * strength) == grade(*(strength,) * 8) > 0
+    assert grade(*(strength,) * 8, blush=2.6 * strength) == 0
+    assert grade(*(strength,) * 8, blush=2.6 * strength, least_relief=0.0) == grade(*(strength,) * 8)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.375, 0.5, 0.75, 1.0])
+def test_the_strength_along_a_share_is_reached_by_that_share_and_not_by_more(share):
+    lines = np.random.default_rng(4).random((50, DIRECTIONS)).astype(np.float32)
+    along = strength_along(lines, share)
+    reached = (lines >= along[:, None]).sum(axis=1)
+    assert set(reached.tolist()) == {max(1, round(share * DIRECTIONS))}
+
+
+def test_another_scale_of_dab_classes_cells_as_if_they_were_so_much_denser():
+    rng = np.random.default_rng(6)
+    strengths = 10 ** rng.uniform(-3, 0, (40, 8))
+    blush = rng.uniform(0, 0.3, 40).tolist()
+    for scale in (0.5, 2.0):
+        scaled = [grade(*row, blush=b, scale=scale) for row, b in zip(strengths.tolist(), blush, strict=True)]
+        denser = zip((scale * strengths).tolist(), blush, strict=True)
+        assert scaled == [grade(*row, blush=scale * b) for row, b in denser]
+
+
+def test_lines_and_gaps_of_one_strength_have_no_contrast_and_noise_has_none_either():
+    def contrast(line, gap):
+        lines, gaps = (np.full((1, DIRECTIONS), value, np.float32) for value in (line, gap))
+        return float(line_contrast(Rings(lines, gaps, np.zeros(1, np.float32)))[0])
+
+    assert contrast(0.05, 0.05) == 0.0
+    assert contrast(0.1, 0.05) > CellCutoffs().least_contrast
+    assert contrast(1e-5, 1e-7) < 0.05, "below the noise of a sensor"
+
+
+def test_cutoffs_are_settings():
+    rgb, _ = tissue(0.12)
+    blind = CellSettings(cutoffs=replace(CellCutoffs(), moderate=0.5, intense=0.6))
+    cells = measure_cells(rgb, MPP, blind)
+    assert set(cells.grade.tolist()) == {1}
+    assert cells.completeness.max() == 0.0
+
+
+# Digital slides, whose truth is known to the cell
+
+
+@pytest.mark.parametrize("score", ["0", "2+", "3+"])
+def test_cells_of_a_digital_slide_are_found_and_as_many_are_complete_as_are_drawn(tmp_path, score):
+    path = tmp_path / "slide.tif"
+    spec = PhantomSpec(score=score, width_mm=0.5, height_mm=0.5, seed=7, look="oesophagus_tma", tumour_share=0.6)
+    truth = render_phantom(spec, path)
+    with open_slide(path) as slide:
+        glass = StainCorrection("white-point", detect_tissue(slide).white_point.rgb)
+        cells = measure_cells(glass.apply(slide.read(0, 0, *slide.dimensions)), MPP)
+    true = pd.read_csv(path.with_suffix(".cells.csv"))
+    true = true[true["tissue"] != "fat"]
+    distance, index = cKDTree(true[["x", "y"]]).query(cells.xy)
+    near = distance <= 4.0 / MPP
+    found = len(set(index[near].tolist()))
+    precision, recall = found / len(cells.xy), found / len(true)
+    assert 2 * precision * recall / (precision + recall) >= 0.8
+    tumour = near & true["counts"].to_numpy()[index]
+    assert 100 * (cells.grade[tumour] >= 2).mean() == pytest.approx(truth.pct_complete_membrane, abs=15)

@@ -1,0 +1,130 @@
+"""A slide's cells are one table, written in parts, and a table is there only when all of it is."""
+
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from wsi_her2.cells.field import Cells
+from wsi_her2.cells.table import join_parts, rows_of, surroundings, tumour_cells, write_part
+
+COLUMNS = {
+    "x": "int32",
+    "y": "int32",
+    "patch": "int32",
+    "her2_class": "int8",
+    "completeness": "float",
+    "strength": "float",
+    "complete_strength": "float",
+    "contrast": "float",
+    "blush": "float",
+    "surround": "float",
+    "tumour": "bool",
+}
+
+
+def field(count, seed=0):
+    """A field of cells that lie anywhere, of any class."""
+    rng = np.random.default_rng(seed)
+    measured = {part.name: rng.random(count).astype(np.float32) for part in fields(Cells)}
+    places = {"xy": rng.uniform(0, 400, (count, 2)), "grade": rng.integers(0, 4, count).astype(np.int8)}
+    return Cells(**(measured | places))
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Three parts of 40, 0 and 25 cells; the middle one holds no field."""
+    written = []
+    for number, count in enumerate((40, 0, 25)):
+        cells = field(count, number)
+        path = tmp_path / f"part-{number}.parquet"
+        rows = rows_of(cells, cells.xy, number)
+        write_part(path, [rows] if count else [])
+        written.append(path)
+    return written
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_parts_join_to_one_table_of_the_documented_columns(parts, tmp_path):
+    path = tmp_path / "cells.parquet"
+    yielded = [table.num_rows for table in join_parts(parts, path, 0.5)]
+    assert yielded == [40, 0, 25]
+    assert {column.name: str(column.type) for column in pq.read_schema(path)} == COLUMNS
+    whole = pd.read_parquet(path)
+    apart = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    pd.testing.assert_frame_equal(whole.drop(columns="tumour"), apart)
+    assert (whole["tumour"] == (apart["surround"] > np.float32(0.5))).all()
+    assert 0 < whole["tumour"].sum() < len(whole)
+
+
+def test_a_table_that_was_not_taken_to_its_end_is_not_there_and_leaves_nothing(parts, tmp_path):
+    before = names(tmp_path)
+    tables = join_parts(parts, tmp_path / "cells.parquet", 0.5)
+    next(tables)
+    tables.close()
+    assert names(tmp_path) == before
+
+
+def test_a_part_that_cannot_be_read_leaves_the_table_as_it_was(parts, tmp_path):
+    path = tmp_path / "cells.parquet"
+    list(join_parts(parts, path, 0.5))
+    before, content = names(tmp_path), path.read_bytes()
+    parts[2].write_bytes(b"not a table")
+    with pytest.raises(Exception, match=r"[Pp]arquet"):
+        list(join_parts(parts, path, 0.1))
+    assert names(tmp_path) == before
+    assert path.read_bytes() == content
+
+
+def test_the_table_has_its_name_only_after_the_last_part(parts, tmp_path):
+    path = tmp_path / "cells.parquet"
+    seen = [path.exists() for _ in join_parts(parts, path, 0.5)]
+    assert seen == [False, False, False]
+    assert path.exists()
+
+
+def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path):
+    cells = field(5)
+    broken = rows_of(cells, cells.xy, 0) | {"strength": np.zeros(4, np.float32)}
+    with pytest.raises(ValueError):
+        write_part(tmp_path / "part.parquet", [broken])
+    assert names(tmp_path) == []
+    with pytest.raises(OSError):
+        write_part(tmp_path / "absent" / "part.parquet", [])
+
+
+def test_equal_cells_are_equal_bytes(parts, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        list(join_parts(parts, tmp_path / name / "cells.parquet", 0.5))
+    assert (tmp_path / "a" / "cells.parquet").read_bytes() == (tmp_path / "b" / "cells.parquet").read_bytes()
+
+
+def test_cells_stand_at_whole_pixels_with_their_patch():
+    cells = field(30)
+    rows = rows_of(cells, cells.xy + 1000, 17)
+    assert set(rows) == set(COLUMNS) - {"tumour"}
+    np.testing.assert_allclose(np.stack([rows["x"], rows["y"]], axis=1), cells.xy + 1000, atol=0.5)
+    assert rows["x"].dtype == np.int32
+    assert rows["patch"].tolist() == [17] * 30
+    np.testing.assert_array_equal(rows["her2_class"], cells.grade)
+
+
+def test_surroundings_are_those_of_all_parts(parts):
+    apart = np.concatenate([pd.read_parquet(part)["surround"] for part in parts])
+    np.testing.assert_array_equal(surroundings(parts), apart)
+    assert surroundings([]).shape == (0,)
+
+
+def test_tumour_cells_are_the_tumour_cells_in_order(parts, tmp_path):
+    path = tmp_path / "cells.parquet"
+    list(join_parts(parts, path, 0.5))
+    read = pd.concat([pd.DataFrame(batch) for batch in tumour_cells(path)], ignore_index=True)
+    table = pd.read_parquet(path)
+    expected = table[table["tumour"]].drop(columns="tumour").reset_index(drop=True)
+    pd.testing.assert_frame_equal(read, expected, check_dtype=False)
