@@ -62,9 +62,9 @@ class CellRunSettings(_Section):
 
 
 class ReviewSettings(_Section):
-    """Percentage points of the tumour up to which two calls that differ count as lying at a border."""
+    """Percentage points by which two calls may differ at a border of the rule without being flagged."""
 
-    margin_points: float = Field(5.0, ge=0)
+    margin_points: float = Field(10.0, ge=0)
 
 
 class RegionSettings(_Section):

@@ -41,7 +41,7 @@ def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dic
     patch : int
         Row of the patch in the store.
     """
-    x, y = np.rint(xy_level0).astype(np.int32).T
+    x, y = np.floor(xy_level0).astype(np.int32).T
     return {
         "x": x,
         "y": y,

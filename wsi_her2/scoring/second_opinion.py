@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wsi_her2.scoring.call import SlideCall
+from wsi_her2.scoring.rule import SCORES
 
 Way = Literal["patches", "cells"]
 
@@ -37,8 +38,8 @@ class SecondOpinion:
 def compare_calls(first: SlideCall, second: SlideCall, way: Way, margin_points: float) -> SecondOpinion:
     """Put a second call beside the first.
 
-    They disagree by more than the margin unless one of the two would be the other if not more than
-    `margin_points` of the tumour changed class.
+    Calls that differ lie on different sides of one or more borders of the rule: how much of the tumour stains at
+    all, completely, intensely. They disagree by more than the margin where these percentages do.
 
     Parameters
     ----------
@@ -56,12 +57,15 @@ def compare_calls(first: SlideCall, second: SlideCall, way: Way, margin_points: 
             way, second.group, agrees, not agrees, _in_words(second.group, way, agrees, not agrees)
         )
     agrees = first.score == second.score
-    near = any(
-        one.margin_towards == other.score and one.margin_points <= margin_points
-        for one, other in ((first, second), (second, first))
-    )
-    review = not agrees and not near
+    low, high = sorted((SCORES.index(first.score), SCORES.index(second.score)))
+    apart = [abs(one - other) for one, other in zip(_from_class(first), _from_class(second), strict=True)]
+    review = any(points > margin_points for points in apart[low:high])
     return SecondOpinion(way, second.score, agrees, review, _in_words(second.score, way, agrees, review))
+
+
+def _from_class(call: SlideCall) -> list[float]:
+    """Percent of the tumour of at least 1+, 2+ and 3+."""
+    return [sum(call.percentages[score] for score in SCORES[rank:]) for rank in range(1, len(SCORES))]
 
 
 def _in_words(score: str, way: Way, agrees: bool, review: bool) -> str:
