@@ -109,7 +109,7 @@ def test_cells_stand_at_whole_pixels_with_their_patch():
     cells = field(30)
     rows = rows_of(cells, cells.xy + 1000, 17)
     assert set(rows) == set(COLUMNS) - {"tumour"}
-    np.testing.assert_allclose(np.stack([rows["x"], rows["y"]], axis=1), cells.xy + 1000, atol=0.5)
+    np.testing.assert_array_equal(np.stack([rows["x"], rows["y"]], axis=1), np.floor(cells.xy + 1000))
     assert rows["x"].dtype == np.int32
     assert rows["patch"].tolist() == [17] * 30
     np.testing.assert_array_equal(rows["her2_class"], cells.grade)

@@ -32,24 +32,24 @@ def test_equal_scores_agree(call):
     assert f"give {call.score} as well" in opinion.explanation
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (JUST_POSITIVE, ALMOST_POSITIVE),
-        (ALMOST_POSITIVE, JUST_POSITIVE),
-        (JUST_POSITIVE, CLEARLY_EQUIVOCAL),
-        (CLEARLY_EQUIVOCAL, JUST_POSITIVE),
-    ],
-)
-def test_scores_that_few_points_would_make_equal_lie_at_the_border(first, second):
+@pytest.mark.parametrize(("first", "second"), [(JUST_POSITIVE, ALMOST_POSITIVE), (ALMOST_POSITIVE, JUST_POSITIVE)])
+def test_scores_whose_deciding_percentages_are_close_lie_at_the_border(first, second):
     opinion = compare_calls(first, second, "patches", MARGIN)
     assert (opinion.score, opinion.agrees, opinion.review) == (second.score, False, False)
     assert "at the border" in opinion.explanation
 
 
+def test_a_call_near_its_border_needs_review_where_the_other_lies_far_beyond_it():
+    near = of_cells(700, 210, 90, 0)
+    assert near.score == "1+"
+    assert near.margin_points < MARGIN
+    assert compare_calls(near, CLEARLY_EQUIVOCAL, "patches", MARGIN).review
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
+        (JUST_POSITIVE, CLEARLY_EQUIVOCAL),
         (NEGATIVE, CLEARLY_POSITIVE),
         (CLEARLY_POSITIVE, CLEARLY_EQUIVOCAL),
         (FAINT, CLEARLY_POSITIVE),
@@ -64,11 +64,11 @@ def test_scores_that_lie_apart_need_review_whichever_comes_first(first, second):
 
 
 def test_the_margin_is_a_setting_and_includes_its_own_value():
-    first, second = JUST_POSITIVE, CLEARLY_EQUIVOCAL
-    assert first.margin_points == pytest.approx(3.0)
-    exact = replace(first, margin_points=3.0)
-    assert not compare_calls(exact, second, "cells", 3.0).review
-    assert compare_calls(exact, second, "cells", 2.9).review
+    first, second = JUST_POSITIVE, ALMOST_POSITIVE
+    apart = first.percentages["3+"] - second.percentages["3+"]
+    assert apart == pytest.approx(5.0)
+    assert not compare_calls(first, second, "cells", apart).review
+    assert compare_calls(first, second, "cells", apart - 0.1).review
 
 
 def test_a_border_to_a_third_score_is_none_between_the_two():
