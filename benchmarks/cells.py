@@ -474,8 +474,8 @@ line of DAB counts. A cell is
 A stretch counts only if it stands out from the cytoplasm's own blush.
 
 Not stained is 0, stained 1+, complete 2+, intense 3+. Nuclei with little around them (stroma) are not counted.
-The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` fits them on
-digital slides. A laboratory profile puts a slide's DAB on the scale of the cut-offs first.
+The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` repeats
+the search on digital slides that chose them and ends close by. A laboratory profile puts a slide's DAB on the scale of the cut-offs first.
 
 ## Digital slides
 
