@@ -474,8 +474,9 @@ line of DAB counts. A cell is
 A stretch counts only if it stands out from the cytoplasm's own blush.
 
 Not stained is 0, stained 1+, complete 2+, intense 3+. Nuclei with little around them (stroma) are not counted.
-The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` repeats
-the search on digital slides that chose them and ends close by. A laboratory profile puts a slide's DAB on the scale of the cut-offs first.
+The cut-offs are in `configs/default.yaml` under `cells`; `python benchmarks/cells.py -o OUT --fit` repeats the
+search on digital slides that chose them and ends close by. A laboratory profile puts a slide's DAB on the scale
+of the cut-offs first.
 
 ## Digital slides
 
@@ -483,10 +484,11 @@ Seeds on which nothing was fitted. Agreement on digital slides says nothing abou
 nucleus lies within 4 um of its own; the class is that of found cells. *Complete* is the percent of tumour cells
 with complete staining. *Of patches*: what the membrane scorer's patches give instead of cells."""
 
-CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression, Apache-2.0);
-the score is a pathologist's. The cut-offs were fitted on digital slides before cells were counted on these cores.
-One, how far a line must stand out from blush, was added afterwards for digital slides with haze; it changed no call
-here. The digital slides' looks were drawn with these cores in view, so the cores are no independent test."""
+CORES = """Five tissue-microarray cores of oesophageal adenocarcinoma (bozeklab/HER2-overexpression,
+Apache-2.0); the score is a pathologist's. The cut-offs were fitted on digital slides before cells
+were counted on these cores. One, how far a line must stand out from blush, was added afterwards for
+digital slides with haze; it changed no call here. The digital slides' looks were drawn with these
+cores in view, so the cores are no independent test."""
 
 if __name__ == "__main__":
     main()
