@@ -97,23 +97,23 @@ def calibrate_lab(
             found.append(_control(path, score, classifier, mpp))
             progress.advance(reading)
         stains, note = fit_stains([c.patches for c in found], [c.white for c in found])
-        by_name = {control.name: file for control, file in zip(found, files, strict=True)}
         fitting = progress.add_task("gain")
 
         try:
             if called_from_cells(config, classifier):
-                cells = [_cell_control(c, by_name[c.name][0], config, classifier, stains, mpp) for c in found]
+                cells = [
+                    _cell_control(control, path, config, classifier, stains, mpp)
+                    for control, (path, _) in zip(found, files, strict=True)
+                ]
                 fitted = fit_cutoffs(cells, config.cells.cutoffs, config.thresholds)
                 fit, cutoffs = fitted.fit, fitted.cutoffs
             else:
-                fit, cutoffs = (
-                    fit_gain(
-                        found,
-                        *_patch_callers(config, classifier, stains),
-                        config.thresholds,
-                        lambda done, total: progress.update(fitting, completed=done, total=total),
-                    ),
-                    None,
+                cutoffs = None
+                fit = fit_gain(
+                    found,
+                    *_patch_callers(config, classifier, stains),
+                    config.thresholds,
+                    lambda done, total: progress.update(fitting, completed=done, total=total),
                 )
         except ValueError as error:
             raise LabProfileError(f"{controls}: {error}") from error
