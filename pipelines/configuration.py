@@ -106,7 +106,7 @@ class RunConfig(_Section):
     tta: Literal["none", "flips", "turns"] = "none"
     modality: Literal["ihc", "he"] = "ihc"
     mpp: float | None = Field(None, gt=0)
-    backend: Literal["auto", "openslide", "tiffslide"] = "auto"
+    backend: Literal["auto", "tiled-jpeg", "openslide", "tiffslide"] = "auto"
     store_patches: bool = False
     percentages: Literal["counts", "shares", "corrected", "cells"] | None = None
     lab: str | None = None

@@ -1,4 +1,4 @@
-"""What reads slide files: OpenSlide, tiffslide, or an array in memory, behind one small interface.
+"""What gives pixels: OpenSlide, tiffslide, or an array in memory, behind one small interface.
 
 A backend knows levels and pixels and nothing of microns, tissue or stain. Handles are not shared between
 threads or processes: `wsi_her2.slides.slide.Slide` opens one for each and keeps it.
@@ -6,7 +6,7 @@ threads or processes: `wsi_her2.slides.slide.Slide` opens one for each and keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.errors import SlideNotFound, SlideReadError, UnsupportedSlide
+from wsi_her2.errors import SlideReadError, UnsupportedSlide
 
-BackendName = Literal["openslide", "tiffslide", "memory"]
+BackendName = Literal["tiled-jpeg", "openslide", "tiffslide", "memory"]
+Pixels = npt.NDArray[np.uint8]
 RGB = npt.NDArray[np.uint8]
 
 
@@ -42,11 +43,18 @@ class Backend(Protocol):
         """Resolutions, finest first."""
 
     @property
+    def reductions(self) -> tuple[int, ...]:
+        """By how much levels can be shrunk while they are decoded, ascending from 1."""
+
+    @property
     def properties(self) -> Mapping[str, str]:
         """What the file says of itself, under OpenSlide's names."""
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """Pixels of one level, uint8 H x W x 3 or 4; x and y in pixels of that level, inside the level."""
+    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+        """Pixels of one level, uint8 H x W x 3 or 4; x and y in pixels of that level, inside the level.
+
+        With a reduction, everything is in pixels of the level shrunk by it, whose sides are rounded down.
+        """
 
     def close(self) -> None:
         """Let go of the file."""
@@ -56,6 +64,7 @@ class OpenSlideBackend:
     """A slide through the OpenSlide C library."""
 
     name: BackendName = "openslide"
+    reductions = (1,)
 
     def __init__(self, path: Path) -> None:
         import openslide
@@ -75,7 +84,7 @@ class OpenSlideBackend:
         )
         self.properties = dict(self._slide.properties)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
         """Read RGBA pixels; see `Backend.read`."""
         downsample = self.levels[level].downsample
         origin = (round(x * downsample), round(y * downsample))
@@ -102,6 +111,7 @@ class TiffSlideBackend:
     """A slide through tiffslide, which reads what tifffile reads."""
 
     name: BackendName = "tiffslide"
+    reductions = (1,)
 
     def __init__(self, path: Path) -> None:
         import tiffslide
@@ -120,7 +130,7 @@ class TiffSlideBackend:
         except Exception as error:
             raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
         """Read RGB pixels; see `Backend.read`."""
         downsample = self.levels[level].downsample
         origin = (round(x * downsample), round(y * downsample))
@@ -145,6 +155,7 @@ class MemoryBackend:
     """An RGB array posing as a slide, with a pyramid of its own."""
 
     name: BackendName = "memory"
+    reductions = (1,)
 
     def __init__(self, rgb: RGB, properties: Mapping[str, str] | None = None) -> None:
         if rgb.ndim != 3 or rgb.shape[2] not in (3, 4) or rgb.dtype != np.uint8:
@@ -162,7 +173,7 @@ class MemoryBackend:
         )
         self.properties = dict(properties or {})
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
         """Read pixels; see `Backend.read`."""
         return self._pyramid[level][y : y + height, x : x + width]
 
@@ -170,7 +181,7 @@ class MemoryBackend:
         """Nothing to let go of."""
 
 
-def over_white(pixels: npt.NDArray[np.uint8]) -> RGB:
+def over_white(pixels: Pixels) -> RGB:
     """Blend RGBA pixels over white (uint8 H x W x 4 to H x W x 3); RGB pixels are returned as they are."""
     if pixels.shape[2] == 3:
         return pixels
@@ -180,79 +191,6 @@ def over_white(pixels: npt.NDArray[np.uint8]) -> RGB:
     alpha = opacity.astype(np.uint16)
     blended = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
     return blended.astype(np.uint8)
-
-
-_OPENERS: dict[str, Callable[[Path], Backend]] = {
-    "openslide": OpenSlideBackend,
-    "tiffslide": TiffSlideBackend,
-}
-
-FILE_BACKENDS = tuple(_OPENERS)
-"""Backends that read files, in the order in which they are tried."""
-
-
-def open_backend(path: Path, name: str) -> Backend:
-    """Open a file with one named backend.
-
-    Raises
-    ------
-    SlideNotFound, UnsupportedSlide
-    """
-    if not path.exists():
-        raise SlideNotFound(f"{path}: no such file")
-    return _OPENERS[name](path)
-
-
-def open_first_that_reads(path: Path) -> Backend:
-    """Open a file with the first backend that opens it *and* decodes a pixel of every level.
-
-    Some damage and some NDPI files above 4 GiB show only when a tile is decoded, so opening alone proves
-    nothing. A file that opens but decodes nowhere at its corner is still taken, by the first backend that
-    opened it: the damage may be local, and is then contained to its patches.
-
-    Raises
-    ------
-    SlideNotFound, UnsupportedSlide
-    """
-    if not path.exists():
-        raise SlideNotFound(f"{path}: no such file")
-    refusals: list[str] = []
-    opened: Backend | None = None
-    for name in FILE_BACKENDS:
-        try:
-            candidate = open_backend(path, name)
-        except UnsupportedSlide as error:
-            refusals.append(str(error))
-            continue
-        if decodes(candidate):
-            if opened is not None:
-                opened.close()
-            return candidate
-        if opened is None:
-            opened = candidate
-        else:
-            candidate.close()
-    if opened is not None:
-        return opened
-    raise not_readable(path, "; ".join(refusals))
-
-
-def not_readable(path: Path, why: str) -> UnsupportedSlide:
-    """The error for a file that no backend can read."""
-    return UnsupportedSlide(
-        f"{path.name}: not a slide that can be read ({why}). The file is damaged, incomplete or of another kind: "
-        "copy it again from the scanner, or export it as tiled TIFF, SVS, NDPI or DICOM."
-    )
-
-
-def decodes(backend: Backend) -> bool:
-    """Whether a pixel in the middle of every level can be decoded."""
-    try:
-        for index, level in enumerate(backend.levels):
-            backend.read(index, level.width // 2, level.height // 2, 1, 1)
-    except SlideReadError:
-        return False
-    return True
 
 
 def _openslide_names(properties: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,204 @@
+"""The fast way into slides whose levels are JPEG tiles: each tile is decoded once, shrunk while it is decoded.
+
+OpenSlide says what the file is and what its levels are; tifffile says where the tiles lie; libjpeg-turbo decodes
+them. A tile that is damaged or missing is read through OpenSlide, and so is every other kind of file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wsi_her2.errors import SlideReadError, UnsupportedSlide
+from wsi_her2.slides.backends import RGB, BackendName, Level, OpenSlideBackend, Pixels, over_white
+
+_VENDORS = ("aperio", "generic-tiff")
+"""Those whose tiles lie edge to edge from the corner of each level; others overlap them or leave some out."""
+
+_RGB, _YCBCR, _JPEG = 2, 6, 7
+"""Values of TIFF tags: PhotometricInterpretation and Compression."""
+
+_INTERPOLATED = 5.0
+"""Grey levels by which OpenSlide may differ where a level is no whole fraction of the first, so that its pixels lie
+between those of the file. Another tile or colour space differs by far more."""
+
+_START_OF_IMAGE = b"\xff\xd8"
+
+
+class TiledJpegBackend:
+    """A slide of JPEG tiles, decoded tile by tile.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Raises
+    ------
+    UnsupportedSlide
+        OpenSlide does not open the file, a level does not consist of JPEG tiles, or one of them does not decode to
+        the pixels that OpenSlide gives.
+    """
+
+    name: BackendName = "tiled-jpeg"
+    reductions = (1, 2, 4, 8)
+
+    def __init__(self, path: Path) -> None:
+        # Loaded where they are needed: most of a run's processes never open a file.
+        import simplejpeg
+
+        self._decode_jpeg = simplejpeg.decode_jpeg
+        self._openslide = OpenSlideBackend(path)
+        self.levels: tuple[Level, ...] = self._openslide.levels
+        self.properties = self._openslide.properties
+        try:
+            vendor = self.properties.get("openslide.vendor")
+            if vendor not in _VENDORS:
+                raise UnsupportedSlide(f"tiled JPEG: the layout of {vendor} files is left to OpenSlide")
+            self._file = path.open("rb", buffering=0)
+        except (UnsupportedSlide, OSError):
+            self._openslide.close()
+            raise
+        try:
+            self._tiles = _find_tiles(path, self.levels)
+            if not all(self._agrees(index, tiles) for index, tiles in enumerate(self._tiles)):
+                raise UnsupportedSlide("tiled JPEG: the tiles do not decode to what OpenSlide gives")
+        except UnsupportedSlide:
+            self.close()
+            raise
+
+    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+        """Read RGB pixels; see `wsi_her2.slides.backends.Backend.read`."""
+        tiles = self._tiles[level]
+        side_x, side_y = tiles.width // reduction, tiles.height // reduction
+        region = np.empty((height, width, 3), np.uint8)
+        for row in range(y // side_y, (y + height - 1) // side_y + 1):
+            top, bottom = max(y, row * side_y), min(y + height, (row + 1) * side_y)
+            for column in range(x // side_x, (x + width - 1) // side_x + 1):
+                left, right = max(x, column * side_x), min(x + width, (column + 1) * side_x)
+                tile = self._decode(level, row * tiles.across + column, reduction)
+                region[top - y : bottom - y, left - x : right - x] = tile[
+                    top - row * side_y : bottom - row * side_y, left - column * side_x : right - column * side_x
+                ]
+        return region
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+        self._openslide.close()
+
+    def _decode(self, level: int, number: int, reduction: int) -> RGB:
+        """A tile, through OpenSlide where it cannot be decoded here."""
+        tiles = self._tiles[level]
+        try:
+            return self._tile(tiles, number, reduction)
+        except _Undecodable:
+            x, y = number % tiles.across * tiles.width, number // tiles.across * tiles.height
+            whole = over_white(self._openslide.read(level, x, y, tiles.width, tiles.height))
+            size = (tiles.width // reduction, tiles.height // reduction)
+            return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _tile(self, tiles: _Tiles, number: int, reduction: int) -> RGB:
+        offset, size = int(tiles.offsets[number]), int(tiles.sizes[number])
+        self._file.seek(offset)
+        data = self._file.read(size)
+        if size <= len(_START_OF_IMAGE) or len(data) < size:
+            raise _Undecodable
+        height, width = tiles.height // reduction, tiles.width // reduction
+        try:
+            pixels = self._decode_jpeg(
+                tiles.head + data[len(_START_OF_IMAGE) :], min_height=height, min_width=width, min_factor=reduction
+            )
+        except ValueError as error:
+            raise _Undecodable from error
+        if pixels.shape != (height, width, 3):
+            raise _Undecodable
+        return np.asarray(pixels, np.uint8)
+
+    def _agrees(self, index: int, tiles: _Tiles) -> bool:
+        """Whether the tile that says most is what OpenSlide makes of it.
+
+        That catches what tags do not tell for certain: the colour space, the order of tiles, padding.
+        """
+        number, level = int(np.argmax(tiles.sizes)), self.levels[index]
+        x, y = number % tiles.across * tiles.width, number // tiles.across * tiles.height
+        width, height = min(tiles.width, level.width - x), min(tiles.height, level.height - y)
+        try:
+            ours = self._tile(tiles, number, 1)[:height, :width]
+            theirs = over_white(self._openslide.read(index, x, y, width, height))
+        except (_Undecodable, SlideReadError):
+            return False
+        limit = 0.0 if level.downsample.is_integer() else _INTERPOLATED
+        return float(cv2.absdiff(ours, theirs).mean()) <= limit
+
+
+class _Undecodable(Exception):
+    """A tile is missing, cut off or no JPEG of its size."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """Where the tiles of a level lie in the file.
+
+    Attributes
+    ----------
+    width, height : int
+        Of a tile, pixels.
+    across : int
+        Tiles in a row.
+    offsets, sizes : int64 n
+        In bytes, row by row.
+    head : bytes
+        What every tile begins with instead of its own two first bytes: the tables that tiles share, and the colour
+        space, which the decoder would otherwise guess.
+    """
+
+    width: int
+    height: int
+    across: int
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    head: bytes
+
+
+def _find_tiles(path: Path, levels: tuple[Level, ...]) -> list[_Tiles]:
+    """Tiles of each level.
+
+    Raises
+    ------
+    UnsupportedSlide
+        A level does not consist of 8-bit JPEG tiles in colour, or the file is damaged.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            by_size = {(page.imagewidth, page.imagelength): page for page in file.pages if _is_tiled_jpeg(page)}
+            return [_tiles_of(by_size[level.width, level.height]) for level in levels]
+    except KeyError as error:
+        raise UnsupportedSlide("tiled JPEG: a level does not consist of JPEG tiles in colour") from error
+    except (MemoryError, UnsupportedSlide):
+        raise
+    except Exception as error:  # what it raises on damaged files shares no base class
+        raise UnsupportedSlide(f"tiled JPEG: {' '.join(str(error).split())[:200]}") from error
+
+
+def _is_tiled_jpeg(page: Any) -> bool:
+    whole_blocks = page.is_tiled and page.tilewidth % 16 == 0 and page.tilelength % 16 == 0
+    colour = page.samplesperpixel == 3 and page.bitspersample == 8 and page.planarconfig == 1
+    return bool(whole_blocks and colour and page.compression == _JPEG and page.photometric in (_RGB, _YCBCR))
+
+
+def _tiles_of(page: Any) -> _Tiles:
+    across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    offsets, sizes = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    if len(offsets) != across * down or len(sizes) != across * down:
+        raise UnsupportedSlide("tiled JPEG: tiles are missing from the index")
+    # The tables are a JPEG of their own, between a start and an end of image.
+    tables = page.jpegtables[:-2] if page.jpegtables else _START_OF_IMAGE
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([page.photometric == _YCBCR])
+    return _Tiles(page.tilewidth, page.tilelength, across, offsets, sizes, tables + adobe)
