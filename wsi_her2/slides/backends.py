@@ -24,11 +24,22 @@ RGB = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of a slide: its size in pixels and how many level-0 pixels one of its pixels spans."""
+    """One resolution of a slide.
+
+    Attributes
+    ----------
+    width, height : int
+        In pixels.
+    downsample : float
+        Level-0 pixels that one of its pixels spans.
+    stored : bool
+        Whether it lies in the file; otherwise a finer one is shrunk while it is decoded.
+    """
 
     width: int
     height: int
     downsample: float
+    stored: bool = True
 
 
 class Backend(Protocol):
@@ -40,21 +51,14 @@ class Backend(Protocol):
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Resolutions, finest first."""
-
-    @property
-    def reductions(self) -> tuple[int, ...]:
-        """By how much levels can be shrunk while they are decoded, ascending from 1."""
+        """Resolutions that can be read, finest first."""
 
     @property
     def properties(self) -> Mapping[str, str]:
         """What the file says of itself, under OpenSlide's names."""
 
-    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
-        """Pixels of one level, uint8 H x W x 3 or 4; x and y in pixels of that level, inside the level.
-
-        With a reduction, everything is in pixels of the level shrunk by it, whose sides are rounded down.
-        """
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Pixels of one level, uint8 H x W x 3 or 4; x and y in pixels of that level, inside the level."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -64,7 +68,6 @@ class OpenSlideBackend:
     """A slide through the OpenSlide C library."""
 
     name: BackendName = "openslide"
-    reductions = (1,)
 
     def __init__(self, path: Path) -> None:
         import openslide
@@ -84,7 +87,7 @@ class OpenSlideBackend:
         )
         self.properties = dict(self._slide.properties)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGBA pixels; see `Backend.read`."""
         downsample = self.levels[level].downsample
         origin = (round(x * downsample), round(y * downsample))
@@ -111,7 +114,6 @@ class TiffSlideBackend:
     """A slide through tiffslide, which reads what tifffile reads."""
 
     name: BackendName = "tiffslide"
-    reductions = (1,)
 
     def __init__(self, path: Path) -> None:
         import tiffslide
@@ -130,7 +132,7 @@ class TiffSlideBackend:
         except Exception as error:
             raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
 
-    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGB pixels; see `Backend.read`."""
         downsample = self.levels[level].downsample
         origin = (round(x * downsample), round(y * downsample))
@@ -155,7 +157,6 @@ class MemoryBackend:
     """An RGB array posing as a slide, with a pyramid of its own."""
 
     name: BackendName = "memory"
-    reductions = (1,)
 
     def __init__(self, rgb: RGB, properties: Mapping[str, str] | None = None) -> None:
         if rgb.ndim != 3 or rgb.shape[2] not in (3, 4) or rgb.dtype != np.uint8:
@@ -173,7 +174,7 @@ class MemoryBackend:
         )
         self.properties = dict(properties or {})
 
-    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read pixels; see `Backend.read`."""
         return self._pyramid[level][y : y + height, x : x + width]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError
-from wsi_her2.slides.backends import RGB, Backend, Level, MemoryBackend, Pixels, over_white
+from wsi_her2.slides.backends import RGB, Backend, MemoryBackend, Pixels, over_white
 from wsi_her2.slides.opening import FILE_BACKENDS, decodes, not_readable, open_backend, open_first_that_reads
 from wsi_her2.slides.resolution import MppSource, Resolution, resolve_mpp
 
@@ -61,17 +61,6 @@ class Overview:
         return self.box.width / int(self.rgb.shape[1])
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A level as it is decoded: shrunk by `reduction`, of that size in pixels, and what they span of level 0."""
-
-    level: int
-    reduction: int
-    width: int
-    height: int
-    downsample: float
-
-
 class Slide:
     """A whole-slide image.
 
@@ -94,6 +83,7 @@ class Slide:
     dimensions : tuple of int
         Width and height of level 0 in pixels.
     levels : tuple of Level
+        Those of the file.
     bounds : Box
         The scanned part of level 0; the whole level unless the file says otherwise.
     properties : mapping of str to str
@@ -107,8 +97,8 @@ class Slide:
         self.backend_requested = requested
         self.mpp = resolution.mpp
         self.mpp_source: MppSource = resolution.source
-        self.levels: tuple[Level, ...] = opened.levels
-        self._reductions = opened.reductions
+        self.levels = tuple(level for level in opened.levels if level.stored)
+        self._readable = opened.levels
         self.dimensions = (opened.levels[0].width, opened.levels[0].height)
         self.properties: Mapping[str, str] = opened.properties
         self.bounds = _bounds(opened.properties, self.dimensions)
@@ -173,14 +163,14 @@ class Slide:
         if mpp is not None and not 0 < mpp < math.inf:
             raise ValueError(f"mpp must be a positive number, not {mpp}")
         downsample = (mpp or self.mpp) / self.mpp
-        source = self._source_for(downsample)
-        per_tile = max(64, int(_SOURCE_PX_PER_READ**0.5 * source.downsample / downsample))
+        index = self._level_for(downsample)
+        per_tile = max(64, int(_SOURCE_PX_PER_READ**0.5 * self._readable[index].downsample / downsample))
         if width <= per_tile and height <= per_tile:
-            return self._read_at_once(source, x, y, width, height, downsample)
+            return self._read_at_once(index, x, y, width, height, downsample)
         region = np.empty((height, width, 3), np.uint8)
         for tile in _tiles(width, height, per_tile):
             region[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = self._read_at_once(
-                source,
+                index,
                 x + round(tile.x * downsample),
                 y + round(tile.y * downsample),
                 tile.width,
@@ -224,49 +214,42 @@ class Slide:
                     unreadable[window] = True
         return Overview(rgb, unreadable, self.mpp * downsample, self.bounds)
 
-    def _source_for(self, downsample: float) -> _Source:
-        """What to decode for a scale: the coarsest level that is fine enough, shrunk as far as it may be."""
-        enough = downsample * 1.01
-        fitting = [i for i, level in enumerate(self.levels) if level.downsample <= enough]
-        index = max(fitting, key=lambda i: self.levels[i].downsample, default=0)
-        level = self.levels[index]
-        reduction = max((r for r in self._reductions if level.downsample * r <= enough), default=1)
-        return _Source(
-            index, reduction, level.width // reduction, level.height // reduction, level.downsample * reduction
-        )
+    def _level_for(self, downsample: float) -> int:
+        fitting = [i for i, level in enumerate(self._readable) if level.downsample <= downsample * 1.01]
+        return max(fitting, key=lambda i: self._readable[i].downsample, default=0)
 
-    def _read_at_once(
-        self, source: _Source, x: int, y: int, width: int, height: int, downsample: float
-    ) -> RGB:
-        left, source_width = _span(x, width * downsample, source.downsample, source.width)
-        top, source_height = _span(y, height * downsample, source.downsample, source.height)
-        pixels = self._read_source(source, left, top, source_width, source_height)
+    def _read_at_once(self, index: int, x: int, y: int, width: int, height: int, downsample: float) -> RGB:
+        level = self._readable[index]
+        left, source_width = _span(x, width * downsample, level.downsample, level.width)
+        top, source_height = _span(y, height * downsample, level.downsample, level.height)
+        source = self._read_level(index, left, top, source_width, source_height)
         if (source_width, source_height) == (width, height):
-            return pixels
+            return source
         shrinks = source_width >= width and source_height >= height
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)
+        return np.asarray(cv2.resize(source, (width, height), interpolation=interpolation), np.uint8)
 
-    def _read_source(self, source: _Source, left: int, top: int, width: int, height: int) -> RGB:
+    def _read_level(self, index: int, left: int, top: int, width: int, height: int) -> RGB:
         """Pixels of a level, white beyond its edge."""
+        level = self._readable[index]
         x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(source.width, left + width), min(source.height, top + height)
+        x1, y1 = min(level.width, left + width), min(level.height, top + height)
         whole = (x0, y0, x1, y1) == (left, top, left + width, top + height)
         region = None if whole else np.full((height, width, 3), 255, np.uint8)
         if x1 <= x0 or y1 <= y0:
             return np.full((height, width, 3), 255, np.uint8)
-        pixels = over_white(self._decode(source, x0, y0, x1 - x0, y1 - y0))
+        pixels = over_white(self._decode(index, x0, y0, x1 - x0, y1 - y0))
         if region is None:
             return pixels
         region[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
         return region
 
-    def _decode(self, source: _Source, x: int, y: int, width: int, height: int) -> Pixels:
+    def _decode(self, index: int, x: int, y: int, width: int, height: int) -> Pixels:
         try:
-            return self._backend().read(source.level, x, y, width, height, source.reduction)
+            return self._backend().read(index, x, y, width, height)
         except SlideReadError as error:
             raise SlideReadError(
-                f"{self.name}: level {source.level} at ({x}, {y}), {width} x {height} px: {error}"
+                f"{self.name}: level {index} at ({x}, {y}), {width} x {height} px: {error}"
             ) from error
 
     def _backend(self) -> Backend:

@@ -6,6 +6,8 @@ them. A tile that is damaged or missing is read through OpenSlide, and so is eve
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ _VENDORS = ("aperio", "generic-tiff")
 _RGB, _YCBCR, _JPEG = 2, 6, 7
 """Values of TIFF tags: PhotometricInterpretation and Compression."""
 
+_REDUCTIONS = (2, 4, 8)
+
 _INTERPOLATED = 5.0
-"""Grey levels by which OpenSlide may differ where a level is no whole fraction of the first, so that its pixels lie
-between those of the file. Another tile or colour space differs by far more."""
+"""Grey levels by which OpenSlide may differ where a level is no whole fraction of the first, so that its pixels
+lie between those of the file. Another tile or colour space differs by far more."""
 
 _START_OF_IMAGE = b"\xff\xd8"
 
@@ -45,15 +49,13 @@ class TiledJpegBackend:
     """
 
     name: BackendName = "tiled-jpeg"
-    reductions = (1, 2, 4, 8)
 
     def __init__(self, path: Path) -> None:
-        # Loaded where they are needed: most of a run's processes never open a file.
+        # Loaded where they are needed: most processes of a run never open a file.
         import simplejpeg
 
         self._decode_jpeg = simplejpeg.decode_jpeg
         self._openslide = OpenSlideBackend(path)
-        self.levels: tuple[Level, ...] = self._openslide.levels
         self.properties = self._openslide.properties
         try:
             vendor = self.properties.get("openslide.vendor")
@@ -64,23 +66,26 @@ class TiledJpegBackend:
             self._openslide.close()
             raise
         try:
-            self._tiles = _find_tiles(path, self.levels)
-            if not all(self._agrees(index, tiles) for index, tiles in enumerate(self._tiles)):
+            self._tiles = _find_tiles(path, self._openslide.levels)
+            if not all(self._agrees(index) for index in range(len(self._tiles))):
                 raise UnsupportedSlide("tiled JPEG: the tiles do not decode to what OpenSlide gives")
         except UnsupportedSlide:
             self.close()
             raise
+        self._readable = _with_shrunk(self._openslide.levels)
+        self.levels = tuple(readable.level for readable in self._readable)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> Pixels:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGB pixels; see `wsi_her2.slides.backends.Backend.read`."""
-        tiles = self._tiles[level]
+        stored, reduction = self._readable[level].stored, self._readable[level].reduction
+        tiles = self._tiles[stored]
         side_x, side_y = tiles.width // reduction, tiles.height // reduction
         region = np.empty((height, width, 3), np.uint8)
         for row in range(y // side_y, (y + height - 1) // side_y + 1):
             top, bottom = max(y, row * side_y), min(y + height, (row + 1) * side_y)
             for column in range(x // side_x, (x + width - 1) // side_x + 1):
                 left, right = max(x, column * side_x), min(x + width, (column + 1) * side_x)
-                tile = self._decode(level, row * tiles.across + column, reduction)
+                tile = self._decode(stored, row * tiles.across + column, reduction)
                 region[top - y : bottom - y, left - x : right - x] = tile[
                     top - row * side_y : bottom - row * side_y, left - column * side_x : right - column * side_x
                 ]
@@ -91,14 +96,14 @@ class TiledJpegBackend:
         self._file.close()
         self._openslide.close()
 
-    def _decode(self, level: int, number: int, reduction: int) -> RGB:
+    def _decode(self, stored: int, number: int, reduction: int) -> RGB:
         """A tile, through OpenSlide where it cannot be decoded here."""
-        tiles = self._tiles[level]
+        tiles = self._tiles[stored]
         try:
             return self._tile(tiles, number, reduction)
         except _Undecodable:
             x, y = number % tiles.across * tiles.width, number // tiles.across * tiles.height
-            whole = over_white(self._openslide.read(level, x, y, tiles.width, tiles.height))
+            whole = over_white(self._openslide.read(stored, x, y, tiles.width, tiles.height))
             size = (tiles.width // reduction, tiles.height // reduction)
             return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -119,12 +124,13 @@ class TiledJpegBackend:
             raise _Undecodable
         return np.asarray(pixels, np.uint8)
 
-    def _agrees(self, index: int, tiles: _Tiles) -> bool:
+    def _agrees(self, index: int) -> bool:
         """Whether the tile that says most is what OpenSlide makes of it.
 
         That catches what tags do not tell for certain: the colour space, the order of tiles, padding.
         """
-        number, level = int(np.argmax(tiles.sizes)), self.levels[index]
+        tiles, level = self._tiles[index], self._openslide.levels[index]
+        number = int(np.argmax(tiles.sizes))
         x, y = number % tiles.across * tiles.width, number // tiles.across * tiles.height
         width, height = min(tiles.width, level.width - x), min(tiles.height, level.height - y)
         try:
@@ -134,6 +140,29 @@ class TiledJpegBackend:
             return False
         limit = 0.0 if level.downsample.is_integer() else _INTERPOLATED
         return float(cv2.absdiff(ours, theirs).mean()) <= limit
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """A level, and how it is made: from which stored one, shrunk by what."""
+
+    level: Level
+    stored: int
+    reduction: int
+
+
+def _with_shrunk(levels: tuple[Level, ...]) -> list[_Readable]:
+    """Levels of the file, and between and below them those that libjpeg makes while it decodes one of them."""
+    readable = []
+    for index, level in enumerate(levels):
+        readable.append(_Readable(level, index, 1))
+        next_stored = levels[index + 1].downsample if index + 1 < len(levels) else math.inf
+        for reduction in _REDUCTIONS:
+            downsample = level.downsample * reduction
+            width, height = level.width // reduction, level.height // reduction
+            if downsample < next_stored * 0.99 and min(width, height) > 0:
+                readable.append(_Readable(Level(width, height, downsample, stored=False), index, reduction))
+    return readable
 
 
 class _Undecodable(Exception):
@@ -177,7 +206,8 @@ def _find_tiles(path: Path, levels: tuple[Level, ...]) -> list[_Tiles]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            by_size = {(page.imagewidth, page.imagelength): page for page in file.pages if _is_tiled_jpeg(page)}
+            pages: Iterable[Any] = file.pages
+            by_size = {(page.imagewidth, page.imagelength): page for page in pages if _is_tiled_jpeg(page)}
             return [_tiles_of(by_size[level.width, level.height]) for level in levels]
     except KeyError as error:
         raise UnsupportedSlide("tiled JPEG: a level does not consist of JPEG tiles in colour") from error
