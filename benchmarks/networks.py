@@ -1,6 +1,6 @@
 """How fast the networks are in each runtime, and how far each runtime is from torch.
 
-    python benchmarks/networks.py [BUNDLE...] [--threads N] [--repeats N] [--table docs/speed.md]
+    python benchmarks/networks.py [BUNDLE...] [--threads N] [--repeats N] [--batch N] [--table docs/speed.md]
 
 Without bundles it makes PrunEff4 and ATHER2 with new weights, whose normalisations have seen digital phantoms;
 time does not depend on what the weights are. All contenders of a network run in turn within each repeat, so that
@@ -35,6 +35,9 @@ from wsi_her2.models.runtimes.torch_session import TorchSession
 
 NETWORKS = ("pruneff4", "ather2")
 EAGER = "torch eager, as published"
+TIMED = 16
+"""Patches of a repeat."""
+
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -83,25 +86,25 @@ def contenders(bundle: Bundle, threads: int) -> dict[tuple[str, str], Predict]:
     return found
 
 
-def measure(bundle: Bundle, patches: np.ndarray, threads: int, repeats: int) -> list[Timing]:
+def measure(bundle: Bundle, patches: np.ndarray, threads: int, repeats: int, batch: int) -> list[Timing]:
     """Time every contender and compare it with the first."""
     running = contenders(bundle, threads)
     expected = np.concatenate(
-        [running[EAGER, "fp32"](patches[i : i + BATCH]) for i in range(0, len(patches), BATCH)]
+        [running[EAGER, "fp32"](patches[i : i + TIMED]) for i in range(0, len(patches), TIMED)]
     )
     wall: dict[tuple[str, str], list[float]] = {key: [] for key in running}
     cpu: dict[tuple[str, str], list[float]] = {key: [] for key in running}
-    batch = patches[:BATCH]
     for repeat in range(-1, repeats):
         for key, run in running.items():
             started, cpu_started = time.perf_counter(), time.process_time()
-            run(batch)
+            for start in range(0, TIMED, batch):
+                run(patches[start : min(start + batch, TIMED)])
             if repeat >= 0:
                 wall[key].append(time.perf_counter() - started)
                 cpu[key].append(time.process_time() - cpu_started)
     timings = []
     for (name, precision), run in running.items():
-        session = type("Contender", (), {"run": staticmethod(run)})()
+        session = type("Contender", (), {"run": staticmethod(run), "device": "cpu"})()
         agreement = compare(run_in_batches(session, patches), expected, "digital phantoms")
         size = bundle.path.stat().st_size - bundle.check_images.nbytes
         if not name.startswith("torch"):
@@ -110,8 +113,8 @@ def measure(bundle: Bundle, patches: np.ndarray, threads: int, repeats: int) -> 
             Timing(
                 name,
                 precision,
-                len(batch) / float(np.median(wall[name, precision])),
-                1000 * float(np.median(cpu[name, precision])) / len(batch),
+                TIMED / float(np.median(wall[name, precision])),
+                1000 * float(np.median(cpu[name, precision])) / TIMED,
                 size,
                 agreement.same_label,
                 agreement.max_difference,
@@ -129,10 +132,10 @@ def new_bundle(name: str, folder: Path) -> Bundle:
     images = torch.from_numpy(patches.calibration.transpose(0, 3, 1, 2).copy()).float()
     with torch.no_grad():
         network.train()
-        for start in range(0, len(images), BATCH):
-            network(images[start : start + BATCH])
+        for start in range(0, len(images), TIMED):
+            network(images[start : start + TIMED])
         network.eval()
-        logits = torch.cat([network(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+        logits = torch.cat([network(images[i : i + TIMED]) for i in range(0, len(images), TIMED)])
         spread = logits.std(dim=0)
         network.out.bias -= logits.mean(dim=0)
         network.out.weight /= spread[:, None]
@@ -143,14 +146,14 @@ def new_bundle(name: str, folder: Path) -> Bundle:
     return pack(folder / name, network, architecture, identity, patches)
 
 
-def page(measured: dict[str, tuple[Bundle, list[Timing]]], threads: int, repeats: int) -> str:
+def page(measured: dict[str, tuple[Bundle, list[Timing]]], threads: int, repeats: int, batch: int) -> str:
     """The figures as Markdown."""
     machine = platform.processor() or platform.machine()
     lines = [
         "# Speed of the networks",
         "",
         f"Made by `python benchmarks/networks.py --table docs/speed.md` on {machine}, {threads} threads, batches "
-        f"of {BATCH}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the first row of "
+        f"of {batch}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the first row of "
         "each table. Absolute figures vary with the machine; ratios hold better.",
         "",
     ]
@@ -182,6 +185,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="*", type=Path)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=BATCH, help="patches given to a runtime at a time")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     measured = {}
@@ -192,9 +196,9 @@ def main() -> None:
             patches: CalibrationPatches = phantom_patches(card.architecture.patch_px, card.mpp, card.modality)
             measured[card.name] = (
                 bundle,
-                measure(bundle, patches.held_out, options.threads, options.repeats),
+                measure(bundle, patches.held_out, options.threads, options.repeats, options.batch),
             )
-    text = page(measured, options.threads, options.repeats)
+    text = page(measured, options.threads, options.repeats, options.batch)
     print(text)
     if options.table:
         options.table.write_text(text, encoding="utf-8")

@@ -28,7 +28,7 @@ from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.extras import need
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.models.runtimes.onnx_session import OnnxSession
-from wsi_her2.models.runtimes.session import BATCH, run_in_batches
+from wsi_her2.models.runtimes.session import run_in_batches
 from wsi_her2.slides.backends import RGB
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CHECK_IMAGES = 4
 
+_BATCH = 8
 _OPSET = 18
 _MAX_DIFFERENCE = 1e-4
 
@@ -208,7 +209,7 @@ def torch_probabilities(network: PrunEff | Ather2, architecture: Architecture, i
 
     deployed = Deployed(network, architecture.sigmoid).eval()
     with torch.inference_mode():
-        parts = [deployed(torch.from_numpy(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+        parts = [deployed(torch.from_numpy(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
     return np.concatenate([part.numpy() for part in parts])
 
 
@@ -296,7 +297,7 @@ def quantised(graph: bytes, calibration: RGB) -> bytes:
     class Patches(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._batches: Iterator[RGB] = iter(
-                calibration[i : i + BATCH] for i in range(0, len(calibration), BATCH)
+                calibration[i : i + _BATCH] for i in range(0, len(calibration), _BATCH)
             )
 
         def get_next(self) -> dict[str, RGB] | None:

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 UInt8 = npt.NDArray[np.uint8]
 
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+"""Pictures of tissue get no smaller by trying harder, only slower."""
+
 
 def encode_png(pixels: UInt8) -> bytes:
     """PNG of RGB or RGBA pixels (uint8 H x W x 3 or 4)."""
     order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-    return _encoded(".png", cv2.cvtColor(pixels, order), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    return _encoded(".png", cv2.cvtColor(pixels, order), _PNG)
 
 
 def encode_jpeg(rgb: UInt8, quality: int) -> bytes:

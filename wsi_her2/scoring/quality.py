@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.channels import channel_extremes, channel_mean
 from wsi_her2.slides.density import Float32, density_table, unmix
 
 QUALITY = ("focus", "coarseness", "structure", "veil", "eosin_share", "foreign_share", "stained_share")
@@ -46,7 +47,7 @@ def measure_quality(batch: RGB) -> Float32:
     """
     measured = np.empty((len(batch), len(QUALITY)), np.float32)
     for row, patch in zip(measured, batch, strict=True):
-        mean = _mean(_density(patch))
+        mean = channel_mean(_density(patch))
         row[:3] = _details(mean)
         # Every fourth pixel has the same distribution as all.
         spread = mean[::2, ::2].ravel()
@@ -73,11 +74,11 @@ def _details(mean: Float32) -> tuple[float, float, float]:
 
 
 def _colours(patch: RGB) -> tuple[float, float, float]:
-    """Shares of eosin and foreign colour in the stained pixels, and of stained pixels; at half the resolution."""
+    """Shares of eosin and foreign colour in the stained pixels, and of stained pixels; of every 16th pixel."""
     height, width = (max(1, side // 2) for side in patch.shape[:2])
     halved = np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    density = _blurred(_density(halved), 0.5)
-    stained = _mean(density) > _STAINED_DENSITY
+    density = _halved(_blurred(_density(halved), 0.5))
+    stained = channel_mean(density) > _STAINED_DENSITY
     count = int(np.count_nonzero(stained))
     if count == 0:
         return 0.0, 0.0, 0.0
@@ -87,7 +88,7 @@ def _colours(patch: RGB) -> tuple[float, float, float]:
     hematoxylin, dab, unexplained = cv2.split(unmix(density))
     # The vectors of hematoxylin and DAB of all slides that were measured leave at most 0.08 unexplained.
     foreign = (np.abs(unexplained) > _UNEXPLAINED * length) | (cv2.min(hematoxylin, dab) < -0.25 * length)
-    strongest, weakest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    weakest, strongest = channel_extremes(density)
     foreign |= strongest - weakest < _COLOURLESS * strongest
     shares = (np.count_nonzero(eosin & stained) / count, np.count_nonzero(foreign & stained) / count)
     return *shares, count / stained.size
@@ -97,16 +98,12 @@ def _density(patch: RGB) -> Float32:
     return np.asarray(cv2.LUT(patch, _DENSITIES), np.float32)
 
 
-def _mean(density: Float32) -> Float32:
-    """Mean of the channels (float32 H x W)."""
-    return np.asarray(cv2.transform(density, np.full((1, 3), 1 / 3, np.float32)), np.float32)
-
-
 def _blurred(image: Float32, sigma_px: float) -> Float32:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), np.float32)
 
 
 def _halved(blurred: Float32) -> Float32:
+    """Every second pixel both ways; what was blurred before loses nothing by that."""
     return np.ascontiguousarray(blurred[::2, ::2])
 
 

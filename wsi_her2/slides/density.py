@@ -7,6 +7,7 @@ amount; colour deconvolution (Ruifrok and Johnston 2001) splits it into the stai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -86,7 +87,14 @@ def unmix(density: Float32, stains: StainVectors = HEMATOXYLIN_DAB) -> Float32:
     float32 H x W x 3
         First stain, second stain, unexplained. Negative where the colour lies outside the stains' wedge.
     """
-    return np.asarray(cv2.transform(density, stains.unmixing().astype(np.float32)), np.float32)
+    return np.asarray(cv2.transform(density, _unmixing(stains)), np.float32)
+
+
+@lru_cache(maxsize=64)
+def _unmixing(stains: StainVectors) -> Float32:
+    matrix = stains.unmixing().astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
 
 
 def _unit(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

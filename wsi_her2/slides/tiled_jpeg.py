@@ -7,6 +7,7 @@ them. A tile that is damaged or missing is read through OpenSlide, and so is eve
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class TiledJpegBackend:
             if vendor not in _VENDORS:
                 raise UnsupportedSlide(f"tiled JPEG: the layout of {vendor} files is left to OpenSlide")
             self._file = path.open("rb", buffering=0)
+            # Slides are let go of without being closed, by threads that end.
+            weakref.finalize(self, self._file.close)
         except (UnsupportedSlide, OSError):
             self._openslide.close()
             raise

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.channels import channel_extremes, channel_mean
 from wsi_her2.slides.density import Float32, optical_density
 from wsi_her2.slides.slide import Overview, Slide
 from wsi_her2.slides.white_point import WhitePoint, estimate_white_point
@@ -184,15 +185,14 @@ def outline_pieces(mask: TissueMask) -> list[list[list[tuple[int, int]]]]:
 
 
 def _tissue(density: Float32, excluded: Mask, mpp: float, settings: TissueSettings) -> Mask:
-    mean = density.mean(axis=2)
+    mean = channel_mean(density)
     sigma = max(0.6, settings.smoothing_um / mpp)
     smooth = cv2.GaussianBlur(density, (0, 0), sigma)
-    dense = smooth.mean(axis=2)
-    chroma = smooth.max(axis=2) - smooth.min(axis=2)
+    least, most = channel_extremes(smooth)
     local_mean = cv2.GaussianBlur(mean, (0, 0), sigma)
     texture = np.sqrt(np.maximum(cv2.GaussianBlur(mean * mean, (0, 0), sigma) - local_mean**2, 0.0))
-    evidence = (chroma > settings.min_chroma) | (texture > settings.min_texture)
-    tissue = ((dense > settings.min_density) & evidence & ~excluded).astype(np.uint8)
+    evidence = (most - least > settings.min_chroma) | (texture > settings.min_texture)
+    tissue = ((channel_mean(smooth) > settings.min_density) & evidence & ~excluded).astype(np.uint8)
     # A scratch, a coverslip edge or a hair is long but thin.
     tissue = _open(tissue, 1.75 * settings.smoothing_um / mpp)
     tissue = _close(tissue, settings.closing_um / mpp)
@@ -208,10 +208,11 @@ def _pen(density: Float32, mpp: float, settings: TissueSettings) -> Mask:
     red, eosin little blue, DAB more blue than green; green ink absorbs red far more than green, blue ink hardly
     any blue, red ink green and blue alike and hardly any red, and black ink everything.
     """
-    red, green, blue = cv2.split(cv2.GaussianBlur(density, (0, 0), max(0.6, 4.0 / mpp)))
+    smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), max(0.6, 4.0 / mpp)), np.float32)
+    red, green, blue = cv2.split(smooth)
     cool = ((red > 1.6 * green) | ((red > 1.25 * green) & (blue < 0.2 * red))) & (red > 0.25)
     warm = (green > 0.2) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
-    least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    least, most = channel_extremes(smooth)
     black = (least > 0.65) & (most < 1.45 * least)
     ink = _open((cool | warm | black).astype(np.uint8), 12.0 / mpp)
     ink = _without_small_pieces(ink, 0.25 * settings.min_tissue_um2 / mpp**2).astype(np.uint8)

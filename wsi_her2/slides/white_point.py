@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.channels import channel_extremes, channel_mean
 
 _SMOOTH_SD = 3.0
 _NEUTRAL_RANGE = 40
@@ -55,7 +56,7 @@ def estimate_white_point(rgb: RGB, ignore: npt.NDArray[np.bool_] | None = None) 
     """
     ignored = np.zeros(rgb.shape[:2], bool) if ignore is None else ignore
     # Scanners pad what they did not scan with pure white: that is not glass, unless there is no other.
-    padding = (rgb == 255).all(axis=2)
+    padding = channel_extremes(rgb)[0] == 255
     smooth = _smooth_neutral_bright(rgb)
     for left_out, min_share in ((ignored | padding, _MIN_SHARE_BESIDE_PADDING), (ignored, _MIN_SHARE)):
         background = smooth & ~left_out
@@ -76,11 +77,11 @@ def white_table(white: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
 
 
 def _smooth_neutral_bright(rgb: RGB) -> npt.NDArray[np.bool_]:
-    lightness = rgb.mean(axis=2, dtype=np.float32)
+    lightness = channel_mean(rgb)
     mean = cv2.blur(lightness, (5, 5))
     variance = cv2.blur(lightness * lightness, (5, 5)) - mean * mean
-    spread = rgb.max(axis=2).astype(np.int16) - rgb.min(axis=2)
-    return np.asarray((variance < _SMOOTH_SD**2) & (spread < _NEUTRAL_RANGE) & (lightness > _BRIGHT), bool)
+    least, most = channel_extremes(rgb)
+    return np.asarray((variance < _SMOOTH_SD**2) & (most - least < _NEUTRAL_RANGE) & (lightness > _BRIGHT), bool)
 
 
 def _at_brightest_mode(rgb: RGB, background: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -88,7 +89,7 @@ def _at_brightest_mode(rgb: RGB, background: npt.NDArray[np.bool_]) -> npt.NDArr
 
     Pale smooth stroma can pass for background, but glass is brighter.
     """
-    lightness = rgb.mean(axis=2, dtype=np.float32)
+    lightness = channel_mean(rgb)
     counts = np.bincount(lightness[background].astype(np.int64), minlength=256).astype(np.float64)
     counts = np.convolve(counts, np.ones(3), mode="same")
     start = int(np.flatnonzero(counts >= _MODE_SHARE * counts.max()).max())

@@ -19,8 +19,12 @@ THREADS = 1
 comes out does not depend on the number of threads that a sum was split over."""
 
 
-BATCH = 8
-"""Patches that a session is given at a time: more are no faster, and cost memory."""
+BATCH = 2
+"""Patches that a session on a CPU is given at a time. What a network makes of two stays in the cache of a core;
+with eight every runtime takes longer for each (`benchmarks/networks.py --batch`)."""
+
+ACCELERATOR_BATCH = 64
+"""Patches that a session on an accelerator is given at a time."""
 
 
 class Session(Protocol):
@@ -44,4 +48,5 @@ class Session(Protocol):
 
 def run_in_batches(session: Session, images: RGB) -> npt.NDArray[np.float32]:
     """Probabilities (float32 N x K) of any number of patches but none (uint8 N x H x W x 3)."""
-    return np.concatenate([session.run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+    size = BATCH if session.device == "cpu" else ACCELERATOR_BATCH
+    return np.concatenate([session.run(images[start : start + size]) for start in range(0, len(images), size)])
