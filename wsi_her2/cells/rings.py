@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from wsi_her2.models.membrane.measures import ridge_strength
 from wsi_her2.slides.density import Float32
@@ -109,6 +108,9 @@ def _way_to_border(
     farthest = np.full((len(nuclei), len(rays)), settings.farthest_um / mpp)
     if count < 1:
         return farthest
+    # A quarter of a second to import, which runs without cells do not need.
+    from scipy.spatial import cKDTree
+
     _, index = cKDTree(nuclei).query(nuclei, k=count + 1)
     towards = nuclei[index[:, 1:]] - nuclei[:, None, :]
     along = towards @ rays.T

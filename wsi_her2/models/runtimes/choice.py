@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import platform
+import shutil
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +17,7 @@ from wsi_her2.models.bundle import Bundle, Precision
 from wsi_her2.models.extras import is_installed
 from wsi_her2.models.runtimes.onnx_session import OnnxSession
 from wsi_her2.models.runtimes.openvino_session import OpenVinoSession
-from wsi_her2.models.runtimes.session import PACKAGES, RuntimeName, Session
+from wsi_her2.models.runtimes.session import PACKAGES, RuntimeName, Session, run_in_batches
 from wsi_her2.models.runtimes.torch_session import TorchSession
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.15}
@@ -44,7 +48,8 @@ def open_session(bundle: Bundle, runtime: str = "auto", precision: Precision = "
     ----------
     bundle : Bundle
     runtime : {'auto', 'torch', 'onnx', 'openvino'}
-        'auto' tries all that are installed and takes the fastest on this machine.
+        'auto' tries those that are installed and takes the fastest on this machine; torch only where there may be
+        an accelerator, or no other works.
     precision : {'fp32', 'int8'}
 
     Raises
@@ -76,25 +81,47 @@ def open_session(bundle: Bundle, runtime: str = "auto", precision: Precision = "
 
 
 def _fastest(bundle: Bundle, precision: Precision) -> Session:
-    tried: list[tuple[float, Session]] = []
-    reasons = []
-    for name in installed_runtimes():
-        if (name == "torch" and precision == "int8") or (name != "torch" and not bundle.has(precision)):
-            continue
-        try:
-            session = open_session(bundle, name, precision)
-        except HER2Error as error:
-            _log.info("%s is left out: %s", name, error)
-            reasons.append(f"{name}: {error}")
-            continue
-        tried.append((_seconds(session, bundle), session))
-    if not tried:
+    others: list[RuntimeName] = [name for name in installed_runtimes() if name != "torch"]
+    reasons: list[str] = []
+    sessions: list[Session] = []
+    # Importing torch takes seconds, and on a CPU it is the slowest: it is tried where it may find an accelerator,
+    # or where nothing else works.
+    if accelerator_may_be_there():
+        sessions = _working(bundle, precision, [*others, "torch"], reasons)
+    else:
+        sessions = _working(bundle, precision, others, reasons) or _working(bundle, precision, ["torch"], reasons)
+    if not sessions:
         raise ClassifierError(
             f"{bundle.path.parent}: no runtime can run this bundle in {precision}. " + " ".join(reasons)
         )
-    best = min(seconds for seconds, _ in tried)
+    seconds = [_seconds(session, bundle) for session in sessions] if len(sessions) > 1 else [0.0]
     # The order is that of preference, so that two that are equally fast do not alternate from run to run.
-    return next(session for seconds, session in tried if seconds <= best * _PREFERENCE)
+    return next(s for s, taken in zip(sessions, seconds, strict=True) if taken <= min(seconds) * _PREFERENCE)
+
+
+def _working(bundle: Bundle, precision: Precision, names: list[RuntimeName], reasons: list[str]) -> list[Session]:
+    """Sessions of the runtimes that are installed and agree with torch; why others do not goes into `reasons`."""
+    sessions = []
+    for name in names:
+        if not is_installed(PACKAGES[name]) or (name == "torch" and precision == "int8"):
+            continue
+        if name != "torch" and not bundle.has(precision):
+            continue
+        try:
+            sessions.append(open_session(bundle, name, precision))
+        except HER2Error as error:
+            _log.info("%s is left out: %s", name, error)
+            reasons.append(f"{name}: {error}")
+    return sessions
+
+
+def accelerator_may_be_there() -> bool:
+    """Whether this machine looks as if torch could compute on something faster than its CPU."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return shutil.which("nvidia-smi") is not None or any(
+        Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    )
 
 
 def _difference(session: Session, bundle: Bundle, precision: Precision) -> float:
@@ -109,6 +136,6 @@ def _seconds(session: Session, bundle: Bundle, repeats: int = 5) -> float:
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        session.run(bundle.check_images)
+        run_in_batches(session, bundle.check_images)
         times.append(time.perf_counter() - started)
     return min(times)
