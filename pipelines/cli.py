@@ -68,6 +68,13 @@ class CellMode(StrEnum):
     NONE = "none"
 
 
+class SamplingMode(StrEnum):
+    """How many patches are scored."""
+
+    FULL = "full"
+    ADAPTIVE = "adaptive"
+
+
 class ExportFormat(StrEnum):
     """Formats of other runtimes."""
 
@@ -110,6 +117,10 @@ def score(
     cells: Annotated[
         CellMode | None, typer.Option(help="Count cells in a sample of the tumour, in all of it, or not.")
     ] = None,
+    sampling: Annotated[
+        SamplingMode | None,
+        typer.Option(help="Score all patches, or an even sample until the call of all is sure to be the same."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     store_patches: Annotated[
@@ -138,6 +149,7 @@ def score(
                 "tta": tta.value if tta else None,
                 "store_patches": store_patches,
                 "cells.mode": cells.value if cells else None,
+                "sampling.mode": sampling.value if sampling else None,
                 "compute.workers": workers,
                 "compute.scheduler": scheduler,
             },

@@ -32,6 +32,16 @@ class PatchSettings(_Section):
     block_edge: int | None = Field(None, ge=1, le=64)
 
 
+class SamplingSettings(_Section):
+    """Whether all patches are scored, or only as many as the call needs; see `pipelines.sampling`.
+
+    With `mode` 'adaptive', scoring stops when the call of all patches would be the same with this `confidence`.
+    """
+
+    mode: Literal["full", "adaptive"] = "full"
+    confidence: float = Field(0.99, gt=0.5, lt=1)
+
+
 class ConfidenceSettings(_Section):
     """Side of the tissue blocks that are resampled (um), and the temperature of what comes out."""
 
@@ -114,6 +124,7 @@ class RunConfig(_Section):
     regions: RegionSettings = RegionSettings()
     controls: ControlSettings = ControlSettings()
     patches: PatchSettings = PatchSettings()
+    sampling: SamplingSettings = SamplingSettings()
     stain: StainSettings = StainSettings()
     thresholds: Thresholds = Thresholds()
     gate: GateLimits = GateLimits()

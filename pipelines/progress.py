@@ -19,6 +19,7 @@ from pipelines.schedule import (
     CellPartDone,
     CellsFound,
     Event,
+    SampleTaken,
     SlideDone,
     SlideFailed,
     SlidePlanned,
@@ -68,6 +69,9 @@ class RunProgress:
             case SlidePlanned():
                 self._planned += event.n_blocks
                 self._bars.update(self._blocks, total=self._planned, advance=event.done)
+            case SampleTaken():
+                self._planned -= event.left_out
+                self._bars.update(self._blocks, total=self._planned)
             case CellsFound():
                 self._planned += event.n_parts
                 self._bars.update(self._blocks, total=self._planned, advance=event.done)

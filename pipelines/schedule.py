@@ -19,7 +19,9 @@ from pipelines.steps import (
     CellsMeasured,
     CellsPlanned,
     Prepared,
+    SampleExtended,
     SlideTask,
+    extend_sample,
     finish_slide,
     measure_cell_part,
     plan_cells,
@@ -50,6 +52,14 @@ class BlockDone:
 
     task: SlideTask
     n_patches: int
+
+
+@dataclass(frozen=True)
+class SampleTaken:
+    """A sample of a slide is enough; `left_out` of its blocks are not scored."""
+
+    task: SlideTask
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class SlideFailed:
     error: BaseException
 
 
-Event = SlidePlanned | BlockDone | CellsFound | CellPartDone | SlideDone | SlideFailed
+Event = SlidePlanned | BlockDone | SampleTaken | CellsFound | CellPartDone | SlideDone | SlideFailed
 
 
 @dataclass
@@ -98,6 +108,7 @@ class _Active:
     step: Callable[..., BlockScored | CellsMeasured] = score_block
     pending: deque[int] = field(default_factory=deque)
     running: int = 0
+    sample_taken: bool = False
     block_seconds: float = 0.0
     cell_seconds: float = 0.0
     error: BaseException | None = None
@@ -127,7 +138,7 @@ def score_slides(
 
     Yields
     ------
-    SlidePlanned, BlockDone, CellsFound, CellPartDone, SlideDone or SlideFailed
+    SlidePlanned, BlockDone, SampleTaken, CellsFound, CellPartDone, SlideDone or SlideFailed
         Every task ends in exactly one SlideDone or SlideFailed. Closing the generator cancels what runs.
     """
     threads = max(1, sum(client.nthreads().values()))
@@ -147,7 +158,8 @@ def score_slides(
     try:
         while waiting or active:
             while waiting and len(active) < slides_open:
-                slide = _Active(waiting.popleft())
+                task = waiting.popleft()
+                slide = _Active(task, sample_taken=task.config.sampling.mode == "full")
                 active.append(slide)
                 submit(slide, prepare_slide)
             # Earlier slides first, so that slides finish one after the other instead of all at the end.
@@ -174,6 +186,11 @@ def score_slides(
                 case BlockScored():
                     slide.block_seconds += outcome.seconds
                     yield BlockDone(slide.task, outcome.n_patches)
+                case SampleExtended():
+                    slide.pending.extend(outcome.pending)
+                    if not outcome.pending:
+                        slide.sample_taken = True
+                        yield SampleTaken(slide.task, outcome.n_left_out)
                 case CellsPlanned():
                     slide.step = measure_cell_part
                     slide.pending.extend(outcome.pending)
@@ -185,6 +202,8 @@ def score_slides(
             if slide.all_steps_done and slide.error is not None:
                 active.remove(slide)
                 yield SlideFailed(slide.task, slide.error)
+            elif slide.all_steps_done and slide.step is score_block and not slide.sample_taken:
+                submit(slide, extend_sample, slide.fingerprint)
             elif slide.all_steps_done and slide.step is score_block:
                 submit(slide, plan_cells, slide.fingerprint)
             elif slide.all_steps_done:
@@ -194,7 +213,7 @@ def score_slides(
             client.cancel(list(running), force=True)
 
 
-_Outcome = Prepared | BlockScored | CellsPlanned | CellsMeasured | SlideResult
+_Outcome = Prepared | BlockScored | SampleExtended | CellsPlanned | CellsMeasured | SlideResult
 
 
 def _outcome_of(future: Future[Any], slide: _Active) -> _Outcome | None:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from pipelines.cell_fields import choose_fields, count_cells, drop_parts, measur
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
+from pipelines.sampling import Assessment, assess_sample, block_edge
 from pipelines.slide_files import write_slide_files
 from wsi_her2.cells.field import CellCutoffs, CellSettings
 from wsi_her2.cells.summary import CellSummary
@@ -142,6 +144,22 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class SampleExtended:
+    """A round of a slide's sample is scored, and was assessed.
+
+    Attributes
+    ----------
+    pending : tuple of int
+        Blocks of the next round; none where the sample is enough.
+    n_left_out : int
+        Blocks that will then not be scored.
+    """
+
+    pending: tuple[int, ...]
+    n_left_out: int = 0
+
+
+@dataclass(frozen=True)
 class CellsPlanned:
     """A slide whose blocks are scored and whose cells are to be counted.
 
@@ -224,14 +242,14 @@ def prepare_slide(task: SlideTask) -> Prepared:
         mask = without_controls(mask, task.config.controls.limits)
     mask, regions = _within_regions(task, mask)
     reasons = gate_overview(mask, task.config.gate)
-    patches = task.config.patches
+    patches, patch_um = task.config.patches, classifier.patch_px * classifier.mpp
     grid = plan_patches(
         slide,
         mask,
         classifier.patch_px,
         classifier.mpp,
         min_tissue=patches.min_tissue,
-        block_edge=patches.block_edge,
+        block_edge=patches.block_edge or (block_edge(mask.area_mm2, patch_um) if _samples(task.config) else None),
     )
     sample = sample_patches(slide, grid, 0 if reasons else _SAMPLED_PATCHES)
     lab = _lab(task.lab, task.lab_sha256)
@@ -254,6 +272,7 @@ def prepare_slide(task: SlideTask) -> Prepared:
             "classifier": classifier.name,
             "sha256": classifier.sha256,
             "outputs": classifier.outputs,
+            "sampled": _samples(task.config),
         },
     )
     store.write_overview(mask, _picture(slide, mask))
@@ -271,6 +290,9 @@ def prepare_slide(task: SlideTask) -> Prepared:
     if reasons:
         return Prepared(fingerprint, result=_publish(task, plan, store, classifier, reasons))
     write_json(task.partial / _PLAN, _PLANS.dump_python(plan, mode="json"))
+    if _samples(task.config):
+        assessment = _assess_sample(task, store, classifier)
+        return Prepared(fingerprint, grid.n_blocks, assessment.pending)
     return Prepared(fingerprint, grid.n_blocks, tuple(range(grid.n_blocks)))
 
 
@@ -305,6 +327,25 @@ def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
         probabilities[failing_patches(quality, job.classifier.modality, task.config.gate)] = np.nan
     job.store.write_block(block, probabilities, quality, measures, patches)
     return BlockScored(int(readable.sum()), time.perf_counter() - started)
+
+
+def extend_sample(task: SlideTask, fingerprint: str) -> SampleExtended:
+    """Look, once a round of a sample is scored, whether it is enough, or which blocks come next.
+
+    Parameters
+    ----------
+    task : SlideTask
+    fingerprint : str
+        Of the plan, from `Prepared`.
+
+    Raises
+    ------
+    OSError
+    """
+    job = _open_planned(task, fingerprint)
+    assessment = _assess_sample(task, job.store, job.classifier)
+    left_out = 0 if assessment.pending else int((~job.store.done).sum())
+    return SampleExtended(assessment.pending, left_out)
 
 
 def plan_cells(task: SlideTask, fingerprint: str) -> CellsPlanned:
@@ -401,16 +442,14 @@ def _publish(
 def _result_of(
     task: SlideTask, plan: Plan, store: PatchStore, classifier: PatchClassifier, early_reasons: list[GateReason]
 ) -> SlideResult:
-    gate, probabilities, tissue = task.config.gate, store.probabilities, store.tissue
-    quality = store.quality
+    gate, probabilities, quality = task.config.gate, store.probabilities, store.quality
     scored = ~np.isnan(probabilities).any(axis=1)
     # Patches that were read but failed have a quality and no probabilities.
     readable = ~np.isnan(quality).any(axis=1)
-    planned = int(store.grid.selected.sum())
+    sample = _assess_sample(task, store, classifier).sample if _samples(task.config) else None
+    planned = int(store.grid.selected.sum()) if sample is None else sample.patches
     unreadable = 1.0 - int(readable.sum()) / planned if planned else 0.0
-    labels = main_classes(probabilities[scored], classifier.classes, classifier.outputs == "shares")
-    tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
-    tumour_patches = int(np.isin(labels, tumour).sum())
+    tumour_patches = _tumour_patches(probabilities, classifier)
     reasons = early_reasons or [
         *gate_quality(quality, classifier.modality, gate),
         *gate_patches(unreadable, tumour_patches, classifier.trained, gate),
@@ -422,12 +461,11 @@ def _result_of(
         call = call_slide(
             probabilities,
             classifier.classes,
-            weights=tissue,
+            weights=store.tissue,
             thresholds=thresholds,
             blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
-            confusion=confusion_of(task.config, classifier),
-            shares=classifier.outputs == "shares" and task.config.percentages != "counts",
             temperature=task.config.confidence.temperature,
+            **_percentages_of(task.config, classifier),
         )
         known = task.config.cells.scale_deviation
         cells = count_cells(
@@ -465,12 +503,55 @@ def _result_of(
         controls_left_out=bool(plan.controls) and task.config.controls.action == "leave_out",
         cells=cells,
         second_opinion=second,
+        sample=sample,
         pct_complete_membrane=None if cells is None else cells.pct_complete_membrane,
         n_patches=int(scored.sum()),
         tumour_patches=tumour_patches,
         tissue_mm2=plan.tissue_mm2,
         unreadable_fraction=unreadable,
     )
+
+
+class _Percentages(TypedDict):
+    """How percentages are made of patches, as `call_slide` takes it."""
+
+    confusion: npt.NDArray[np.float64] | None
+    shares: bool
+
+
+def _percentages_of(config: RunConfig, classifier: PatchClassifier) -> _Percentages:
+    return _Percentages(
+        confusion=confusion_of(config, classifier),
+        shares=classifier.outputs == "shares" and config.percentages != "counts",
+    )
+
+
+def _samples(config: RunConfig) -> bool:
+    return config.sampling.mode == "adaptive"
+
+
+def _assess_sample(task: SlideTask, store: PatchStore, classifier: PatchClassifier) -> Assessment:
+    """Whether what is scored of a slide is enough for its call from patches."""
+    thresholds = _thresholds(task.config.thresholds, _lab(task.lab, task.lab_sha256))
+    weights, made = store.tissue, _percentages_of(task.config, classifier)
+
+    def call(
+        probabilities: npt.NDArray[np.float32], blocks: npt.NDArray[np.int64], unseen: int
+    ) -> SlideCall | None:
+        if _tumour_patches(probabilities, classifier) < task.config.gate.min_tumour_patches:
+            return None
+        return call_slide(
+            probabilities, classifier.classes, weights, thresholds, blocks=blocks, unseen=unseen, **made
+        )
+
+    return assess_sample(store, call, task.config.sampling.confidence)
+
+
+def _tumour_patches(probabilities: npt.NDArray[np.float32], classifier: PatchClassifier) -> int:
+    scored = probabilities[~np.isnan(probabilities).any(axis=1)]
+    labels = main_classes(scored, classifier.classes, classifier.outputs == "shares")
+    tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
+    return int(np.isin(labels, tumour).sum())
 
 
 def _first_and_second(
@@ -626,9 +707,13 @@ def _pending_blocks(task: SlideTask, fingerprint: str) -> Prepared | None:
     if plan is None or plan.fingerprint != fingerprint:
         return None
     try:
-        done = PatchStore.open(task.partial / STORE).done
+        store = PatchStore.open(task.partial / STORE)
     except StoreError:
         return None
+    done = store.done
+    if _samples(task.config):
+        classifier = _classifier(task.classifier, task.classifier_sha256)
+        return Prepared(fingerprint, len(done), _assess_sample(task, store, classifier).pending)
     return Prepared(fingerprint, len(done), tuple(int(block) for block in np.flatnonzero(~done)))
 
 

@@ -86,7 +86,8 @@ def draw_layer(mask: TissueMask, store: PatchStore, classes: tuple[str, ...], lo
     -------
     uint8 H x W x 4
         RGBA, not premultiplied. Tumour patches have their class's colour, patches of 'other' a faint grey,
-        patches to be scored that do not count (unreadable, failing the gate, or not reached) grey hatching.
+        patches to be scored that do not count (unreadable, failing the gate, or not reached) grey hatching. Of a
+        sample only what was chosen is shown.
     """
     rows, columns = mask.overview.rgb.shape[:2]
     scale = longest_px / max(rows, columns)
@@ -172,6 +173,9 @@ def _label_grid(store: PatchStore, side: int) -> tuple[Int64, int, int]:
     xy, probabilities = store.xy.astype(np.int64), store.probabilities
     scored = ~np.isnan(probabilities).any(axis=1)
     planned = store.tissue >= np.float32(store.attributes["min_tissue"])
+    if store.attributes.get("sampled"):
+        # What a sample passes over is no gap in it.
+        planned &= np.repeat(store.done, len(planned) // max(1, len(store.done)))
     shown = planned & (store.tissue > 0) | scored
     if not shown.any():
         return np.full((1, 1), _NOTHING, np.int64), 0, 0

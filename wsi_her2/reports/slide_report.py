@@ -26,6 +26,7 @@ from wsi_her2.reports.wording import (
     her2_low_in_words,
     margin_in_words,
     regions_in_words,
+    sample_in_words,
 )
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
@@ -199,7 +200,7 @@ def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, 
     if result.call is None or result.tissue_mm2 is None:
         return []
     rows = [
-        ("Tissue found", f"{result.tissue_mm2:.2f} mm², cut into {result.n_patches:,} patches"),
+        ("Tissue found", f"{result.tissue_mm2:.2f} mm², of which {result.n_patches:,} patches were scored"),
         (
             "Counted",
             f"{result.tumour_patches:,} patches of tumour"
@@ -207,6 +208,8 @@ def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, 
         ),
         ("Left out", f"{result.n_patches - result.tumour_patches:,} patches that are not tumour"),
     ]
+    if result.sample is not None:
+        rows.insert(1, ("Sampled", sample_in_words(result.sample)))
     if result.unreadable_fraction:
         rows.append(
             ("Left out", f"{100 * result.unreadable_fraction:.1f} % of the patches, which cannot be decoded")
@@ -285,6 +288,8 @@ def _provenance(result: SlideResult) -> list[tuple[str, str]]:
         rows.append(("Tissue", f"{result.tissue_mm2:.2f} mm²"))
     if reader is not None:
         rows.append(("Patches", f"{result.n_patches} scored, {result.tumour_patches} of them tumour"))
+    if result.sample is not None:
+        rows.append(("Sampled", sample_in_words(result.sample)))
     if result.regions is not None:
         rows.append(("Annotated regions", regions_in_words(result.regions)))
     if result.unreadable_fraction is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_her2.scoring.call import SlideCall
+from wsi_her2.scoring.result import Sample
 from wsi_her2.scoring.rule import SCORES, Thresholds, apply_rule
 from wsi_her2.slides.controls import ControlPiece
 from wsi_her2.slides.regions import UsedRegions
@@ -49,6 +50,17 @@ class Clause:
 def group_in_words(call: SlideCall) -> str:
     """Negative, equivocal or positive, with what follows from it."""
     return _GROUP_WORDS[call.group]
+
+
+def sample_in_words(sample: Sample) -> str:
+    """How much of the tissue was scored, and why that was enough."""
+    if sample.patches == sample.of_patches:
+        return f"all {sample.of_patches:,} patches: no sample of them was sure enough ({100 * sample.asked:g} %)"
+    return (
+        f"{sample.patches:,} of {sample.of_patches:,} patches ({100 * sample.patches / sample.of_patches:.0f} %), "
+        "spread evenly over the tissue and coloured on the map; the patches of all the tissue would give the same "
+        f"score with {100 * sample.confidence:.1f} % confidence ({100 * sample.asked:g} % were asked for)"
+    )
 
 
 def her2_low_in_words(call: SlideCall) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
-from wsi_her2.scoring.confidence import resample, tempered
+from wsi_her2.scoring.confidence import complete, resample, tempered
 from wsi_her2.scoring.proportions import correct_by_confusion, hard_counts, main_classes, share_counts
 from wsi_her2.scoring.rule import GROUPS, SCORES, Score, Thresholds, apply_rule, scores_of
 
@@ -78,6 +78,7 @@ def call_slide(
     thresholds: Thresholds | None = None,
     *,
     blocks: npt.NDArray[np.int64] | None = None,
+    unseen: int | None = None,
     confusion: npt.NDArray[np.float64] | None = None,
     shares: bool = False,
     temperature: float = 1.0,
@@ -95,6 +96,9 @@ def call_slide(
     thresholds : Thresholds, optional
     blocks : int64 N, optional
         Spatial block of each patch, for the bootstrap; by default each patch is one.
+    unseen : int, optional
+        How many more such blocks there are that were not scored. The confidence and the intervals are then those
+        of the call that all of them together would give.
     confusion : float64 K x K, optional
         The classifier's own, rows true; the counts are corrected by it.
     shares : bool
@@ -133,7 +137,7 @@ def call_slide(
         return _tumour_percentages(totals, classes, tumour_classes, confusion)
 
     percentages = estimate(counts.sum(axis=0, keepdims=True))[0]
-    drawn = resample(counts, estimate)
+    drawn = resample(counts, estimate) if unseen is None else complete(counts, unseen, estimate)
     shared = _shared(tumour_classes, percentages, drawn, int(kept.sum()), int(is_tumour.sum()))
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, temperature, shared)

@@ -61,6 +61,35 @@ def resample(counts: Float64, estimate: Callable[[Float64], Float64], resamples:
     return estimate(drawn.astype(np.float64) @ counts)
 
 
+def complete(
+    counts: Float64, unseen: int, estimate: Callable[[Float64], Float64], resamples: int = RESAMPLES
+) -> Float64:
+    """Percentages of the whole tissue, of which only an even random sample of blocks was seen.
+
+    Each unseen block is drawn from the seen ones and those drawn before it (a Polya urn, the predictive
+    distribution of a finite population; Ghosh and Meeden 1997). So nothing is unsure once all is seen, unlike in
+    `resample`, which asks what another section of the same tumour would give.
+
+    Parameters
+    ----------
+    counts : float64 G x K
+        Weight of each class in each seen block.
+    unseen : int
+        Number of the others.
+    estimate : callable
+        Turns total weights (B x K) into percentages (B x C).
+    resamples : int
+
+    Returns
+    -------
+    float64 B x C
+    """
+    generator = np.random.default_rng(_SEED)
+    shares = generator.dirichlet(np.ones(len(counts)), size=resamples)
+    drawn = generator.multinomial(unseen, shares / shares.sum(axis=1, keepdims=True))
+    return estimate((1.0 + drawn) @ counts)
+
+
 def tempered(confidence: Float64, temperature: float) -> Float64:
     """A confidence whose log-odds are divided by a temperature, as fitted on slides of known score.
 

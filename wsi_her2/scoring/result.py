@@ -55,6 +55,26 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What was scored where not all was.
+
+    Attributes
+    ----------
+    asked : float
+        Confidence from which on a sample was to be enough.
+    confidence : float
+        That the call of all patches would be the same; 1 where all were scored.
+    patches, of_patches : int
+        How many patches were chosen, and of how many.
+    """
+
+    asked: float
+    confidence: float
+    patches: int
+    of_patches: int
+
+
+@dataclass(frozen=True)
 class SlideResult:
     """A slide's row and everything behind it.
 
@@ -89,6 +109,8 @@ class SlideResult:
         None where cells were not measured, or too few were found.
     second_opinion : SecondOpinion or None
         What the other way to a call gives; None where there is one way only.
+    sample : Sample or None
+        None where all patches were scored because that was asked for.
     n_patches, tumour_patches : int
     tissue_mm2 : float or None
     pct_complete_membrane : float or None
@@ -123,6 +145,7 @@ class SlideResult:
     controls_left_out: bool = False
     cells: CellSummary | None = None
     second_opinion: SecondOpinion | None = None
+    sample: Sample | None = None
     n_patches: int = 0
     tumour_patches: int = 0
     tissue_mm2: float | None = None
