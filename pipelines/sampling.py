@@ -7,6 +7,7 @@ before anything is scored, so a sample does not depend on the number of workers 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.result import Sample
-from wsi_her2.slides.grid import BLOCK_EDGE
+from wsi_her2.slides.grid import BLOCK_EDGE, MAX_BLOCK_PX
 from wsi_her2.slides.store import PatchStore
 
 BLOCKS = 300
@@ -41,10 +42,10 @@ class Assessment:
     sample: Sample
 
 
-def block_edge(tissue_mm2: float, patch_um: float) -> int:
-    """Patches along the side of a block that cut so much tissue into some `BLOCKS` blocks."""
-    patches = tissue_mm2 * 1e6 / patch_um**2
-    return max(1, min(BLOCK_EDGE, round((patches / BLOCKS) ** 0.5)))
+def block_edge(tissue_mm2: float, patch_px: int, mpp: float) -> int:
+    """Patches along the side of a block: some `BLOCKS` blocks for so much tissue, none of them too large."""
+    patches = tissue_mm2 * 1e6 / (patch_px * mpp) ** 2
+    return max(1, min(BLOCK_EDGE, MAX_BLOCK_PX // patch_px, round(math.sqrt(patches / BLOCKS))))
 
 
 def assess_sample(store: PatchStore, call: Call, confidence: float) -> Assessment:

@@ -242,14 +242,16 @@ def prepare_slide(task: SlideTask) -> Prepared:
         mask = without_controls(mask, task.config.controls.limits)
     mask, regions = _within_regions(task, mask)
     reasons = gate_overview(mask, task.config.gate)
-    patches, patch_um = task.config.patches, classifier.patch_px * classifier.mpp
+    edge = task.config.patches.block_edge
+    if edge is None and _samples(task.config):
+        edge = block_edge(mask.area_mm2, classifier.patch_px, classifier.mpp)
     grid = plan_patches(
         slide,
         mask,
         classifier.patch_px,
         classifier.mpp,
-        min_tissue=patches.min_tissue,
-        block_edge=patches.block_edge or (block_edge(mask.area_mm2, patch_um) if _samples(task.config) else None),
+        min_tissue=task.config.patches.min_tissue,
+        block_edge=edge,
     )
     sample = sample_patches(slide, grid, 0 if reasons else _SAMPLED_PATCHES)
     lab = _lab(task.lab, task.lab_sha256)
