@@ -56,7 +56,7 @@ def test_slices_are_single_reads_at_an_odd_scale_too(ihc_slide_path, ihc_mask):
                 assert max(abs(left - 4), abs(top - 4)) <= 2
 
 
-@pytest.mark.parametrize("backend", ["openslide", "tiffslide"])
+@pytest.mark.parametrize("backend", ["tiled-jpeg", "openslide", "tiffslide"])
 def test_a_damaged_tile_loses_only_its_patches(damaged, ihc_slide_path, ihc_mask, backend):
     with open_slide(damaged, backend=backend) as slide, open_slide(ihc_slide_path, backend=backend) as whole:
         grid = plan_patches(slide, ihc_mask, 128, 0.5, block_edge=4)

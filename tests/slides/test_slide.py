@@ -18,7 +18,7 @@ from wsi_her2.slides.backends import MemoryBackend
 from wsi_her2.slides.resolution import Resolution
 from wsi_her2.slides.slide import Box, Slide, open_slide, slide_from_array
 
-BACKENDS = ["openslide", "tiffslide"]
+BACKENDS = ["tiled-jpeg", "openslide", "tiffslide"]
 NAMES = ["😐.tif", "with spaces (1) [2] {3}.tif", "Präparat #7 100%.tif", "-o.tif"]
 
 
@@ -97,20 +97,21 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(coloured_levels, mpp, le
 
 
 @pytest.mark.parametrize("mpp", [0.5, 0.7, 1.0, 2.0])
-def test_openslide_and_tiffslide_agree(ihc_slide_path, mpp):
+def test_backends_agree(ihc_slide_path, mpp):
     pixels = []
     for backend in BACKENDS:
         with open_slide(ihc_slide_path, backend=backend) as slide:
             assert slide.backend == backend
             pixels.append(slide.read(450, 250, 320, 240, mpp=mpp))
-    # Two JPEG decoders may round differently.
-    assert difference(*pixels).max() <= 4
-    assert difference(*pixels).mean() < 0.5
+    for others in pixels[1:]:
+        # Two JPEG decoders may round differently.
+        assert difference(pixels[0], others).max() <= 4
+        assert difference(pixels[0], others).mean() < 0.5
 
 
 def test_openslide_and_tiffslide_agree_on_real_files(real_slides):
     for name in ("hamamatsu_fluorescence_dapi.ndpi", "he_aperio_cmu1_small_region.svs", "ihc_core_score2_a.tif"):
-        a, b = (open_slide(real_slides / name, backend=backend) for backend in BACKENDS)
+        a, b = (open_slide(real_slides / name, backend=backend) for backend in ("openslide", "tiffslide"))
         # tiffslide leaves out the coarsest levels of an NDPI.
         shared = min(len(a.levels), len(b.levels))
         assert a.levels[:shared] == b.levels[:shared]
