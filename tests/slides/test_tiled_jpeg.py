@@ -2,11 +2,12 @@
 
 import gc
 import shutil
-import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
 import openslide
+import psutil
 import pytest
 import tifffile
 
@@ -177,10 +178,15 @@ def test_a_spoilt_tile_is_read_or_refused_as_by_openslide(ihc_slide_path, tmp_pa
     backend.close()
 
 
-def test_a_slide_that_is_let_go_of_leaves_no_file_open(ihc_slide_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ResourceWarning)
-        slide = open_slide(ihc_slide_path)
-        slide.read(0, 0, 10, 10)
-        del slide
-        gc.collect()
+def test_a_slide_that_is_let_go_of_leaves_no_file_open(ihc_slide_path, tmp_path):
+    path = shutil.copy(ihc_slide_path, tmp_path / "alone.tif")
+
+    def held():
+        return [file for file in psutil.Process().open_files() if Path(file.path).name == "alone.tif"]
+
+    slide = open_slide(path)
+    slide.read(0, 0, 10, 10)
+    assert held()
+    del slide
+    gc.collect()
+    assert not held()
