@@ -137,7 +137,14 @@ def call_slide(
         return _tumour_percentages(totals, classes, tumour_classes, confusion)
 
     percentages = estimate(counts.sum(axis=0, keepdims=True))[0]
-    drawn = resample(counts, estimate) if unseen is None else complete(counts, unseen, estimate)
+    if unseen is None:
+        drawn = resample(counts, estimate)
+    else:
+        # What the classifier makes of a block that is all of one class of tumour.
+        pure = (np.eye(len(classes)) if confusion is None else confusion)[
+            [classes.index(n) for n in tumour_classes]
+        ]
+        drawn = complete(counts, unseen, pure * counts.sum(axis=1).mean(), estimate)
     shared = _shared(tumour_classes, percentages, drawn, int(kept.sum()), int(is_tumour.sum()))
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, temperature, shared)

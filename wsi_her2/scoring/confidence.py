@@ -18,6 +18,10 @@ _SEED = 20160701
 """Fixed, so that the same slide always has the same confidence."""
 
 
+_UNSEEN_WEIGHT = 0.05
+"""Weight of a block that may exist, beside 1 of each that was seen."""
+
+
 def spatial_blocks(xy: npt.NDArray[np.int32], mpp: float, block_um: float) -> npt.NDArray[np.int64]:
     """Number the square block of tissue in which each patch lies.
 
@@ -62,13 +66,18 @@ def resample(counts: Float64, estimate: Callable[[Float64], Float64], resamples:
 
 
 def complete(
-    counts: Float64, unseen: int, estimate: Callable[[Float64], Float64], resamples: int = RESAMPLES
+    counts: Float64,
+    unseen: int,
+    possible: Float64,
+    estimate: Callable[[Float64], Float64],
+    resamples: int = RESAMPLES,
 ) -> Float64:
     """Percentages of the whole tissue, of which only an even random sample of blocks was seen.
 
     Each unseen block is drawn from the seen ones and those drawn before it (a Polya urn, the predictive
     distribution of a finite population; Ghosh and Meeden 1997). So nothing is unsure once all is seen, unlike in
-    `resample`, which asks what another section of the same tumour would give.
+    `resample`, which asks what another section of the same tumour would give. A little weight is on blocks that
+    may exist though none was seen, or a small region of another class would be impossible.
 
     Parameters
     ----------
@@ -76,6 +85,8 @@ def complete(
         Weight of each class in each seen block.
     unseen : int
         Number of the others.
+    possible : float64 P x K
+        Weights of each class in blocks that may be among them.
     estimate : callable
         Turns total weights (B x K) into percentages (B x C).
     resamples : int
@@ -85,9 +96,11 @@ def complete(
     float64 B x C
     """
     generator = np.random.default_rng(_SEED)
-    shares = generator.dirichlet(np.ones(len(counts)), size=resamples)
-    drawn = generator.multinomial(unseen, shares / shares.sum(axis=1, keepdims=True))
-    return estimate((1.0 + drawn) @ counts)
+    prior = np.concatenate([np.ones(len(counts)), np.full(len(possible), _UNSEEN_WEIGHT)])
+    shares = generator.dirichlet(prior, size=resamples)
+    drawn = generator.multinomial(unseen, shares / shares.sum(axis=1, keepdims=True)).astype(np.float64)
+    drawn[:, : len(counts)] += 1
+    return estimate(drawn @ np.concatenate([counts, possible]))
 
 
 def tempered(confidence: Float64, temperature: float) -> Float64:
