@@ -141,10 +141,9 @@ def call_slide(
         drawn = resample(counts, estimate)
     else:
         # What the classifier makes of a block that is all of one class of tumour.
-        pure = (np.eye(len(classes)) if confusion is None else confusion)[
-            [classes.index(n) for n in tumour_classes]
-        ]
-        drawn = complete(counts, unseen, pure * counts.sum(axis=1).mean(), estimate)
+        found = np.eye(len(classes)) if confusion is None else confusion
+        pure = found[[classes.index(name) for name in tumour_classes]] * counts.sum(axis=1).mean()
+        drawn = complete(counts, unseen, pure, estimate)
     shared = _shared(tumour_classes, percentages, drawn, int(kept.sum()), int(is_tumour.sum()))
     if tuple(tumour_classes) == SCORES:
         return _graded(percentages, drawn, thresholds, temperature, shared)
