@@ -17,7 +17,7 @@ from wsi_her2.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S = 10
 
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     # A worker makes the same arrays for every block. Given back to the system after each use, as Dask has it,
     # they cost more to get again, page by page, than what is computed in them.
     "MALLOC_TRIM_THRESHOLD_": 2**28,
@@ -65,7 +65,7 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
-        "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
     }
     with dask.config.set(settings_of_dask):
         with _ctrl_c_left_to_the_client():
