@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow weights clean
+.PHONY: demo test check test-slow bench bench-sampling bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
@@ -20,6 +20,15 @@ check: $(VENV)/.installed-dev          ## lint and type-check only
 
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are on this machine; half an hour
+	$(BIN)/python benchmarks/pipeline.py -o bench-out --table docs/benchmark.md
+
+bench-sampling: $(VENV)/.installed-dev ## adaptive sampling against full runs on 40 digital slides; half an hour
+	$(BIN)/python benchmarks/adaptive_sampling.py -o bench-out/sampling --table docs/sampling.md
+
+bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
+	$(BIN)/python benchmarks/peers.py bench-out/slides/large-15-17.tif -o bench-out/peers --table docs/peers.md
 
 weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; four to six hours on two cores
 	for part in phantoms:pruneff4 phantoms-gain:pruneff4-gain phantoms-crops:pruneff4-crops phantoms-whole:pruneff4-whole; do \
@@ -42,4 +51,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed-base
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out bench-out .pytest_cache .mypy_cache .ruff_cache
