@@ -18,7 +18,7 @@ _SEED = 20160701
 """Fixed, so that the same slide always has the same confidence."""
 
 
-_UNSEEN_WEIGHT = 0.05
+_UNSEEN_WEIGHT = 0.03
 """Weight of a block that may exist, beside 1 of each that was seen."""
 
 
