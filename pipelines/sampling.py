@@ -79,8 +79,7 @@ def assess_sample(store: PatchStore, call: Call, confidence: float) -> Assessmen
     if complete == len(order):
         reached = 1.0
     else:
-        probabilities = store.probabilities
-        probabilities[~seen] = np.nan
+        probabilities = np.where(seen[:, None], store.probabilities, np.float32(np.nan))
         found = call(probabilities, block_of_patch, len(order) - complete) if complete else None
         reached = 0.0 if found is None else found.confidence
     next_blocks = order[complete:upcoming] if reached < confidence else order[:0]

@@ -410,7 +410,7 @@ def finish_slide(task: SlideTask, block_seconds: float, cell_seconds: float = 0.
     plan = _read_plan(task)
     if plan is None:
         raise StoreError(f"{task.partial}: the plan of the slide is gone. Run again.")
-    store = PatchStore.open(task.partial / STORE)
+    store = PatchStore.open(task.partial / STORE, complete=True)
     classifier = _classifier(task.classifier, task.classifier_sha256)
     spent = {"blocks": round(block_seconds, 3), "cells": round(cell_seconds, 3)}
     return _publish(task, plan, store, classifier, [], spent)

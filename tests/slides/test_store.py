@@ -305,3 +305,14 @@ def test_a_store_is_never_created_over_another(tmp_path):
     PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
     with pytest.raises(StoreError, match="there already"):
         PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
+
+
+def test_a_complete_store_reads_its_columns_once_and_guards_them(tmp_path):
+    store = create(tmp_path / "s.zarr")
+    write_blocks(tmp_path / "s.zarr", range(4))
+    complete = PatchStore.open(tmp_path / "s.zarr", complete=True)
+    np.testing.assert_array_equal(complete.probabilities, store.probabilities)
+    assert np.shares_memory(complete.probabilities, complete.probabilities)
+    assert not np.shares_memory(store.probabilities, store.probabilities)
+    with pytest.raises(ValueError, match="read-only"):
+        complete.probabilities[0] = 0

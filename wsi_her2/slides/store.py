@@ -49,8 +49,9 @@ class PatchStore:
     columns, sizes and scales.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: zarr.Group, *, complete: bool = False) -> None:
         self._group = group
+        self._columns: dict[str, npt.NDArray[Any]] | None = {} if complete else None
         attributes: dict[str, Any] = dict(group.attrs)
         if attributes.get("layout") != LAYOUT:
             raise StoreError(
@@ -148,8 +149,14 @@ class PatchStore:
         return cls(group)
 
     @classmethod
-    def open(cls, path: Path) -> PatchStore:
+    def open(cls, path: Path, *, complete: bool = False) -> PatchStore:
         """Open a store.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+        complete : bool
+            Whether no block will be written any more: columns are then read once and cannot be changed.
 
         Raises
         ------
@@ -157,7 +164,7 @@ class PatchStore:
             There is none, or it is of another layout.
         """
         try:
-            return cls(zarr.open_group(path, mode="r+", zarr_format=3))
+            return cls(zarr.open_group(path, mode="r+", zarr_format=3), complete=complete)
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(f"{path}: not a patch store ({error}). Run again with --fresh.") from error
 
@@ -311,39 +318,47 @@ class PatchStore:
     @property
     def done(self) -> npt.NDArray[np.bool_]:
         """Which blocks are complete (bool B)."""
-        return np.asarray(self._array("done")[:], bool)
+        return np.asarray(self._column("done"), bool)
 
     @property
     def xy(self) -> npt.NDArray[np.int32]:
         """Top-left corners in level-0 pixels (int32 N x 2)."""
-        return np.asarray(self._array("xy")[:], np.int32)
+        return np.asarray(self._column("xy"), np.int32)
 
     @property
     def tissue(self) -> Float32:
         """Share of tissue (float32 N)."""
-        return np.asarray(self._array("tissue")[:], np.float32)
+        return np.asarray(self._column("tissue"), np.float32)
 
     @property
     def probabilities(self) -> Float32:
         """Class probabilities (float32 N x K)."""
-        return np.asarray(self._array("probabilities")[:], np.float32)
+        return np.asarray(self._column("probabilities"), np.float32)
 
     @property
     def quality(self) -> Float32:
         """Quality of the patches (float32 N x Q)."""
-        return np.asarray(self._array("quality")[:], np.float32)
+        return np.asarray(self._column("quality"), np.float32)
 
     @property
     def measures(self) -> Float32:
         """What the classifier measured (float32 N x M); M = 0 where it measures nothing."""
         if not self.measure_names:
             return np.zeros((len(self.tissue), 0), np.float32)
-        return np.asarray(self._array("measures")[:], np.float32)
+        return np.asarray(self._column("measures"), np.float32)
 
     @property
     def pixels(self) -> zarr.Array[Any] | None:
         """The patches (uint8 N x H x W x 3), None where they were not kept."""
         return self._array("pixels") if "pixels" in self._group else None
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        if self._columns is None:
+            return np.asarray(self._array(name)[:])
+        if name not in self._columns:
+            self._columns[name] = np.asarray(self._array(name)[:])
+            self._columns[name].flags.writeable = False
+        return self._columns[name]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group.get(name)
