@@ -104,7 +104,7 @@ class TiledJpegBackend:
         tiles = self._tiles[stored]
         try:
             return self._tile(tiles, number, reduction)
-        except _Undecodable:
+        except SlideReadError:
             x, y = number % tiles.across * tiles.width, number // tiles.across * tiles.height
             whole = over_white(self._openslide.read(stored, x, y, tiles.width, tiles.height))
             size = (tiles.width // reduction, tiles.height // reduction)
@@ -115,16 +115,16 @@ class TiledJpegBackend:
         self._file.seek(offset)
         data = self._file.read(size)
         if size <= len(_START_OF_IMAGE) or len(data) < size:
-            raise _Undecodable
+            raise SlideReadError(f"tiled JPEG: tile {number} is missing or cut off")
         height, width = tiles.height // reduction, tiles.width // reduction
         try:
             pixels = self._decode_jpeg(
                 tiles.head + data[len(_START_OF_IMAGE) :], min_height=height, min_width=width, min_factor=reduction
             )
         except ValueError as error:
-            raise _Undecodable from error
+            raise SlideReadError(f"tiled JPEG: tile {number}: {error}") from error
         if pixels.shape != (height, width, 3):
-            raise _Undecodable
+            raise SlideReadError(f"tiled JPEG: tile {number} is of another size than the file says")
         return np.asarray(pixels, np.uint8)
 
     def _agrees(self, index: int) -> bool:
@@ -139,7 +139,7 @@ class TiledJpegBackend:
         try:
             ours = self._tile(tiles, number, 1)[:height, :width]
             theirs = over_white(self._openslide.read(index, x, y, width, height))
-        except (_Undecodable, SlideReadError):
+        except SlideReadError:
             return False
         limit = 0.0 if level.downsample.is_integer() else _INTERPOLATED
         return float(cv2.absdiff(ours, theirs).mean()) <= limit
@@ -166,10 +166,6 @@ def _with_shrunk(levels: tuple[Level, ...]) -> list[_Readable]:
             if downsample < next_stored * 0.99 and min(width, height) > 0:
                 readable.append(_Readable(Level(width, height, downsample, stored=False), index, reduction))
     return readable
-
-
-class _Undecodable(Exception):
-    """A tile is missing, cut off or no JPEG of its size."""
 
 
 @dataclass(frozen=True, eq=False)
