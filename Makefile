@@ -28,7 +28,7 @@ bench-sampling: $(VENV)/.installed-dev ## adaptive sampling against full runs on
 	$(BIN)/python benchmarks/adaptive_sampling.py -o bench-out/sampling --table docs/sampling.md
 
 bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
-	$(BIN)/python benchmarks/peers.py bench-out/slides/large-15-17.tif -o bench-out/peers --table docs/peers.md
+	$(BIN)/python benchmarks/peers.py bench-out/slides/large-12-14.tif -o bench-out/peers --table docs/peers.md
 
 weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; four to six hours on two cores
 	for part in phantoms:pruneff4 phantoms-gain:pruneff4-gain phantoms-crops:pruneff4-crops phantoms-whole:pruneff4-whole; do \

@@ -52,7 +52,7 @@ STEPS = {
     "store_pixels": "writing the store, with pixels",
     "block": "a whole block, as a worker does it",
 }
-BLOCKS = 12
+BLOCKS = 8
 """Over which each step is measured."""
 
 
@@ -89,7 +89,6 @@ CASES = (
     Case("PrunEff4, one worker", "large", "pruneff4-phantoms", workers=1),
     Case("PrunEff4, int8", "large", "pruneff4-phantoms", "int8"),
     Case("ATHER2", "large", "ather2-phantoms"),
-    Case("ATHER2, int8", "large", "ather2-phantoms", "int8"),
     Case("PrunEff4, small slide", "small", "pruneff4-phantoms"),
     Case("PrunEff4, small slide, pixels kept", "small", "pruneff4-phantoms", options=("--store-patches",)),
     Case("PrunEff4, same tissue on four times the glass", "wide", "pruneff4-phantoms"),
@@ -273,11 +272,11 @@ def page(measured: dict[str, Measured], tissue_mm: float, repeats: int) -> str:
         runtimes = "/".join(sorted({run.runtime for run in seen.runs}))
         lines.append(
             f"| {case.name} | {runtimes} | {patches:,} | {seen.median(lambda run: run.cpu_ms):.2f} | "
-            f"{seen.over_limit():.2f} | {wall:.1f} | {patches / wall:.0f} | {3600 / wall:.0f} | "
+            f"{seen.over_limit() if seen.steps else float('nan'):.2f} | {wall:.1f} | {patches / wall:.0f} | {3600 / wall:.0f} | "
             f"{seen.median(lambda run: run.peak_mb):.0f} |"
         )
     one, two = (measured[CASES[i].name].median(lambda run: run.wall_s) for i in (1, 0))
-    small, kept, wide = (measured[CASES[i].name] for i in (5, 6, 7))
+    small, kept, wide = (measured[CASES[i].name] for i in (4, 5, 6))
     openslide_ms, read_ms = (float(np.median([s[name] for s in plain.steps])) for name in ("openslide", "read"))
     grown = np.median([b.wall_s / a.wall_s for a, b in zip(small.runs, wide.runs, strict=True)])
     pixels = np.median([b.wall_s / a.wall_s for a, b in zip(small.runs, kept.runs, strict=True)])
@@ -297,7 +296,7 @@ def page(measured: dict[str, Measured], tissue_mm: float, repeats: int) -> str:
     ]
     for name, words in STEPS.items():
         lines.append(f"| {words} | {float(np.median([steps[name] for steps in plain.steps])):.3f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("| nan |", "| |") + "\n"
 
 
 def main() -> None:
@@ -305,7 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tissue-mm", type=float, default=15.0, help="side of the large slide's tissue")
+    parser.add_argument("--tissue-mm", type=float, default=12.0, help="side of the large slide's tissue")
     parser.add_argument("--table", type=Path, help="Markdown page to write")
     parser.add_argument("--steps", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--of", nargs=4, help=argparse.SUPPRESS)
@@ -327,11 +326,13 @@ def main() -> None:
             run = run_score(slides[case.slide], case)
             steps = list(STEPS) if number == 0 else ["decode", "network"]
             measured[case.name].runs.append(run)
-            measured[case.name].steps.append(measure_steps(slides[case.slide], case, run.runtime, steps))
-            limit = measured[case.name].limit_ms()[-1]
+            # The small slides are there for differences in time between each other.
+            if case.slide == "large":
+                measured[case.name].steps.append(measure_steps(slides[case.slide], case, run.runtime, steps))
+            limit = ", ".join(f"limit {ms:.2f}" for ms in measured[case.name].limit_ms()[-1:])
             print(
                 f"{repeat + 1}/{arguments.repeats} {case.name}: {run.cpu_ms:.2f} CPU-ms per patch, "
-                f"limit {limit:.2f}, {run.wall_s:.1f} s",
+                f"{run.wall_s:.1f} s {limit}",
                 file=sys.stderr,
                 flush=True,
             )

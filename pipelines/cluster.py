@@ -48,7 +48,8 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     """
     if not logging.getLogger().isEnabledFor(logging.INFO):
         # What matters of the cluster's life becomes a slide's row and reason; the rest is noise to a user.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for chatter in ("distributed", "tornado"):
+            logging.getLogger(chatter).setLevel(logging.CRITICAL)
     if settings.scheduler is not None:
         with _connected(settings.scheduler) as client:
             yield client

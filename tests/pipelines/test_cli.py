@@ -108,7 +108,7 @@ def test_wrong_usage_exits_with_2_and_says_what_to_do(
 
 def test_info_names_the_backend_the_scale_and_where_it_came_from(cli: Cli, ihc_slide: Path) -> None:
     described = json.loads(cli("info", ihc_slide, "--json").stdout)
-    assert described["backend"] == "openslide"
+    assert described["backend"] == "tiled-jpeg"
     assert described["mpp"] == pytest.approx(0.5, rel=1e-3)
     assert described["mpp_source"] == "tiff-tags"
     assert described["levels"]
