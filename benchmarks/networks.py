@@ -152,8 +152,8 @@ def page(measured: dict[str, tuple[Bundle, list[Timing]]], threads: int, repeats
     lines = [
         "# Speed of the networks",
         "",
-        f"Made by `python benchmarks/networks.py --table docs/speed.md` on {machine}, {threads} threads, batches "
-        f"of {batch}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the first row of "
+        f"Made by `python benchmarks/networks.py --batch {batch} --table docs/speed.md` on {machine}, {threads} "
+        f"threads, batches of {batch}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the first row of "
         "each table. Absolute figures vary with the machine; ratios hold better.",
         "",
     ]
