@@ -153,8 +153,8 @@ def page(measured: dict[str, tuple[Bundle, list[Timing]]], threads: int, repeats
         "# Speed of the networks",
         "",
         f"Made by `python benchmarks/networks.py --batch {batch} --table docs/speed.md` on {machine}, {threads} "
-        f"threads, batches of {batch}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the first row of "
-        "each table. Absolute figures vary with the machine; ratios hold better.",
+        f"threads, batches of {batch}, medians of {repeats} repeats; torch {torch.__version__}. Ratios are to the "
+        "first row of each table. Absolute figures vary with the machine; ratios hold better.",
         "",
     ]
     for name, (bundle, timings) in measured.items():
