@@ -12,6 +12,7 @@ import pytest
 
 import wsi_her2
 from wsi_her2 import errors
+from wsi_her2.models.runtimes.choice import accelerator_may_be_there
 
 ROOT = Path(wsi_her2.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -57,6 +58,19 @@ def test_importing_every_module_but_those_in_torch_loads_no_dask_no_pipelines_no
     assert loaded.isdisjoint(
         FOREIGN | {"torch", "timm", "lightning", "onnxruntime", "openvino", "h5py", "matplotlib"}
     )
+
+
+@pytest.mark.skipif(accelerator_may_be_there(), reason="torch is worth importing beside an accelerator")
+def test_choosing_a_runtime_on_a_cpu_does_not_import_torch():
+    loaded = loaded_after(
+        "from wsi_her2.models.loading import load_classifier; load_classifier('pruneff4-phantoms').predict"
+    )
+    assert "onnxruntime" in loaded
+    assert "torch" not in loaded
+
+
+def test_planning_a_run_does_not_import_what_only_cells_need():
+    assert "scipy" not in loaded_after("import pipelines.steps")
 
 
 def test_importing_the_package_loads_neither_numpy_nor_torch():

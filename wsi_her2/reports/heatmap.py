@@ -224,7 +224,8 @@ def _legend(
         entries.append((name, f"{name}: -" if known is None else f"{name}: {known:.1f} %"))
     if OTHER in classes:
         entries.append((OTHER, in_words(OTHER)))
-    entries.append((None, "not scored"))
+    sampled = bool(store.attributes.get("sampled"))
+    entries.append((None, "not scored (no colour: not sampled)" if sampled else "not scored"))
     return entries
 
 
