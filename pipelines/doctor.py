@@ -89,6 +89,7 @@ def _codecs() -> str:
 def _round_trip() -> str:
     import numpy as np
 
+    from wsi_her2.slides.opening import FILE_BACKENDS
     from wsi_her2.slides.pyramid import write_pyramid
     from wsi_her2.slides.slide import open_slide
 
@@ -96,10 +97,10 @@ def _round_trip() -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.tif"
         write_pyramid(path, 512, 512, lambda x, y, w, h: pixels[y : y + h, x : x + w], mpp=0.25)
-        for backend in ("openslide", "tiffslide"):
+        for backend in FILE_BACKENDS:
             with open_slide(path, backend=backend) as slide:
                 slide.read(0, 0, 64, 64, 0.5)
-    return "a slide was written, and read by OpenSlide and tiffslide"
+    return f"a slide was written, and read by {', '.join(FILE_BACKENDS)}"
 
 
 def _classifier() -> str:
@@ -138,6 +139,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "OpenSlide": _openslide,
     "tiffslide": _package("tiffslide"),
     "tifffile": _package("tifffile"),
+    "simplejpeg": _package("simplejpeg"),
     "codecs": _codecs,
     "slide round trip": _round_trip,
     "zarr": _package("zarr"),
