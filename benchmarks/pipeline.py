@@ -251,17 +251,17 @@ class Measured:
         )
 
 
-def page(measured: dict[str, Measured], tissue_mm: float, repeats: int) -> str:
+def page(measured: dict[str, Measured], tissue_mm: float, repeats: int, options: str) -> str:
     """The figures as Markdown."""
     plain = measured[CASES[0].name]
     lines = [
         "# Speed of the pipeline",
         "",
-        f"Made by `make bench` (`benchmarks/pipeline.py`, {repeats} repeats, medians) with version "
-        f"{software_version()} on {machine()}. Slides are drawn: 40x, JPEG tiles of 256 px, levels 1, 4, 16. "
-        f"The large one has {tissue_mm:g} x {tissue_mm:g} mm of tissue on {tissue_mm + 2:g} mm of glass; the small "
-        "one, of which there are three runs, 4 x 4 mm on 6 mm, or on 12 mm for more glass. CPU time is that of "
-        "the command and all its processes, start-up, counted cells and all files included. The limit is decoding "
+        f"Made by `python benchmarks/pipeline.py -o OUT {options} --table docs/benchmark.md`, medians of {repeats} "
+        f"repeats, with version {software_version()} on {machine()}. Slides are drawn: 40x, JPEG tiles of 256 px, "
+        f"levels 1, 4, 16. The large one has {tissue_mm:g} x {tissue_mm:g} mm of tissue on {tissue_mm + 2:g} mm of "
+        "glass; the small one, of which there are three runs, 4 x 4 mm on 6 mm, or on 12 mm for more glass. CPU "
+        "time is that of the command and all its processes, start-up, counted cells and all files included. The limit is decoding "
         "each tile once and running the network, measured after each run. Absolute figures vary with the machine; "
         "ratios hold better.",
         "",
@@ -346,7 +346,8 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
-    text = page(measured, tissue_mm, arguments.repeats)
+    options = f"--repeats {arguments.repeats} --tissue-mm {tissue_mm:g}{' --quick' if arguments.quick else ''}"
+    text = page(measured, tissue_mm, arguments.repeats, options)
     print(text)
     if arguments.table:
         arguments.table.write_text(text, encoding="utf-8")
