@@ -257,13 +257,13 @@ def page(measured: dict[str, Measured], tissue_mm: float, repeats: int, options:
     lines = [
         "# Speed of the pipeline",
         "",
-        f"Made by `python benchmarks/pipeline.py -o OUT {options} --table docs/benchmark.md`, medians of {repeats} "
-        f"repeats, with version {software_version()} on {machine()}. Slides are drawn: 40x, JPEG tiles of 256 px, "
-        f"levels 1, 4, 16. The large one has {tissue_mm:g} x {tissue_mm:g} mm of tissue on {tissue_mm + 2:g} mm of "
-        "glass; the small one, of which there are three runs, 4 x 4 mm on 6 mm, or on 12 mm for more glass. CPU "
-        "time is that of the command and all its processes, start-up, counted cells and all files included. The limit is decoding "
-        "each tile once and running the network, measured after each run. Absolute figures vary with the machine; "
-        "ratios hold better.",
+        f"Made by `python benchmarks/pipeline.py -o OUT {options} --table docs/benchmark.md`, medians of "
+        f"{repeats} repeats, with version {software_version()} on {machine()}. Slides are drawn: 40x, JPEG tiles of "
+        f"256 px, levels 1, 4, 16. The large one has {tissue_mm:g} x {tissue_mm:g} mm of tissue on "
+        f"{tissue_mm + 2:g} mm of glass; the small one, of which there are three runs, 4 x 4 mm on 6 mm, or on "
+        "12 mm for more glass. CPU time is that of the command and all its processes, start-up, counted cells and "
+        "all files included. The limit is decoding each tile once and running the network, measured after each run. "
+        "Absolute figures vary with the machine; ratios hold better.",
         "",
         "| run | runtime | patches | CPU-ms per patch | of the limit | wall, s | patches/s | slides/hour | MB |",
         "|---|---|---|---|---|---|---|---|---|",
