@@ -266,7 +266,8 @@ def page(measured: dict[str, Measured], tissue_mm: float, repeats: int, options:
         f"{tissue_mm + 2:g} mm of glass; the small one, of which there are three runs, 4 x 4 mm on 6 mm, or on "
         "12 mm for more glass. CPU time is that of the command and all its processes, start-up, counted cells and "
         "all files included. The limit is decoding each tile once and running the network, measured after each "
-        "run in as many processes as there were workers. Absolute figures vary with the machine; ratios hold better.",
+        "run in as many processes as there were workers. Absolute figures vary with the machine; ratios hold "
+        "better.",
         "",
         "| run | runtime | patches | CPU-ms per patch | of the limit | wall, s | patches/s | slides/hour | MB |",
         "|---|---|---|---|---|---|---|---|---|",
