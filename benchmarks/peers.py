@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -31,8 +30,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from machine import machine
 
-from pipelines.cluster import WORKER_ENVIRONMENT, available_cores
+from pipelines.cluster import WORKER_ENVIRONMENT
 from pipelines.configuration import load_config
 from wsi_her2.models.bundle import Bundle, read_bundle
 from wsi_her2.models.export import export_bundle
@@ -290,16 +290,6 @@ def difference(found: Probabilities, expected: Probabilities) -> float:
     if found.shape != expected.shape:
         return float("nan")
     return float(np.nanmean(np.abs(found - expected)))
-
-
-def machine() -> str:
-    """Platform, processor and cores, in words."""
-    model = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        named = re.search(r"^model name\s*:\s*(.+)$", described.read_text(encoding="utf-8"), re.MULTILINE)
-        model = named.group(1) if named else model
-    return f"{platform.platform()}, {model}, {available_cores()} cores, Python {platform.python_version()}"
 
 
 def page(running: Sequence[Tool], chosen: Chosen, bundle: Bundle, expected: Probabilities, repeats: int) -> str:

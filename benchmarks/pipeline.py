@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import openslide
 import simplejpeg
 import tifffile
 from bench_slides import write_section
+from machine import machine
 
 from pipelines.cluster import WORKER_ENVIRONMENT, available_cores
 from pipelines.configuration import load_config
@@ -221,18 +221,6 @@ def by_openslide(
     return read
 
 
-def machine() -> str:
-    """What ran it."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return f"{model}, {available_cores()} cores, {platform.system()}, Python {platform.python_version()}"
-
-
-@dataclass
 class Measured:
     """What was seen of a case: runs, and after each the steps."""
 

@@ -141,7 +141,7 @@ class PatchStore:
                 chunks=(rows, *shape),
                 dtype="uint8",
                 fill_value=0,
-                # Compressed without loss they are a sixth smaller and take twice as long to write.
+                # Without loss they hardly get smaller, and compressing them takes time for each patch.
                 compressors=None,
                 config={"write_empty_chunks": False},
             )

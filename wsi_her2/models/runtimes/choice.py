@@ -81,15 +81,13 @@ def open_session(bundle: Bundle, runtime: str = "auto", precision: Precision = "
 
 
 def _fastest(bundle: Bundle, precision: Precision) -> Session:
-    others: list[RuntimeName] = [name for name in installed_runtimes() if name != "torch"]
-    reasons: list[str] = []
-    sessions: list[Session] = []
+    installed = installed_runtimes()
     # Importing torch takes seconds, and on a CPU it is the slowest: it is tried where it may find an accelerator,
     # or where nothing else works.
-    if accelerator_may_be_there():
-        sessions = _working(bundle, precision, [*others, "torch"], reasons)
-    else:
-        sessions = _working(bundle, precision, others, reasons) or _working(bundle, precision, ["torch"], reasons)
+    first = [name for name in installed if name != "torch" or accelerator_may_be_there()]
+    otherwise = [name for name in installed if name not in first]
+    reasons: list[str] = []
+    sessions = _working(bundle, precision, first, reasons) or _working(bundle, precision, otherwise, reasons)
     if not sessions:
         raise ClassifierError(
             f"{bundle.path.parent}: no runtime can run this bundle in {precision}. " + " ".join(reasons)
@@ -100,12 +98,10 @@ def _fastest(bundle: Bundle, precision: Precision) -> Session:
 
 
 def _working(bundle: Bundle, precision: Precision, names: list[RuntimeName], reasons: list[str]) -> list[Session]:
-    """Sessions of the runtimes that are installed and agree with torch; why others do not goes into `reasons`."""
+    """Sessions of the runtimes that agree with torch; why others do not goes into `reasons`."""
     sessions = []
     for name in names:
-        if not is_installed(PACKAGES[name]) or (name == "torch" and precision == "int8"):
-            continue
-        if name != "torch" and not bundle.has(precision):
+        if (name == "torch" and precision == "int8") or (name != "torch" and not bundle.has(precision)):
             continue
         try:
             sessions.append(open_session(bundle, name, precision))
