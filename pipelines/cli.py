@@ -122,12 +122,15 @@ def score(
         typer.Option(help="Score all patches, or an even sample until the call of all is sure to be the same."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core by default.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address or file of a running Dask scheduler.")] = None,
     store_patches: Annotated[
         bool | None, typer.Option("--store-patches/--no-store-patches", help="Keep pixels in patches.zarr.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Score again what an earlier run has scored.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until Ctrl-C: score slides as they appear in the folders.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -154,7 +157,8 @@ def score(
                 "compute.scheduler": scheduler,
             },
         )
-        summary = run_score(inputs, output, settings, fresh=fresh, fail_fast=fail_fast)
+        with _ended_in_order():
+            summary = run_score(inputs, output, settings, fresh=fresh, fail_fast=fail_fast, watch=watch)
     _print_results(list(summary.results), summary.output, as_json)
     if not summary.all_scored:
         raise typer.Exit(EXIT_SOME_NOT_SCORED)
@@ -583,6 +587,21 @@ def _errors_explained() -> Iterator[None]:
             "wsi-her2: interrupted. Finished slides and blocks are kept; the same command continues.", err=True
         )
         raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Take SIGTERM, with which schedulers of clusters and services end a program, for Ctrl-C."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
@@ -16,6 +18,9 @@ from pipelines.configuration import ComputeSettings
 from wsi_her2.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S = 10
+
+ACCELERATOR = "GPU"
+"""Resource of workers that compute networks on a GPU, as Dask calls it."""
 
 WORKER_ENVIRONMENT = {
     # A worker makes the same arrays for every block. Given back to the system after each use, as Dask has it,
@@ -38,13 +43,14 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     Parameters
     ----------
     settings : ComputeSettings
-        `scheduler`: address of a running scheduler ('tcp://host:8786'). Otherwise `workers` processes of one
+        `scheduler`: address of a running scheduler ('tcp://host:8786'), or the file that it wrote. Otherwise
+        `workers` processes of one
         thread each are started here, or with `processes` false as many threads of this process.
 
     Raises
     ------
     ConfigurationError
-        The scheduler does not answer.
+        The scheduler does not answer, or has no workers.
     """
     if not logging.getLogger().isEnabledFor(logging.INFO):
         # What matters of the cluster's life becomes a slide's row and reason; the rest is noise to a user.
@@ -55,9 +61,11 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
             yield client
         return
     workers = settings.workers or available_cores()
-    layout = {"n_workers": workers, "threads_per_worker": 1, "processes": True}
+    layout: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "processes": True}
+    if settings.memory_limit is not None:
+        layout["memory_limit"] = settings.memory_limit
     if not settings.processes:
-        layout = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
+        layout: dict[str, Any] = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
     settings_of_dask = {
         # Nothing of the cluster is served to a browser; the record of the run is in its output folder.
         "distributed.scheduler.http.routes": [],
@@ -66,6 +74,10 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
+        # A step with which a worker died is not given to the next worker, but run apart: see `pipelines.schedule`.
+        "distributed.scheduler.allowed-failures": 0,
+        # One step at a time at a worker, so that its death says something about that step.
+        "distributed.scheduler.worker-saturation": 1.0,
         # Looks at what a worker does a hundred times a second, which costs time and which nobody sees.
         "distributed.worker.profile.enabled": False,
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
@@ -100,11 +112,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_accelerators(client: Client) -> bool:
+    """Whether some workers were started with `--resources GPU=1`."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any(ACCELERATOR in worker.get("resources", {}) for worker in workers)
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
+    file = Path(address)
+    where = {"scheduler_file": address} if file.is_file() else {"address": address}
     try:
-        client = Client(address, timeout=_CONNECT_TIMEOUT_S)
-    except (OSError, TimeoutError, ValueError) as error:
+        client = Client(**where, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, TimeoutError, ValueError, KeyError) as error:
         raise ConfigurationError(
             f"{address}: no Dask scheduler answers there ({' '.join(str(error).split()) or 'no answer'}). "
             "Start one with `dask scheduler` and workers with `dask worker ADDRESS`."

@@ -101,10 +101,16 @@ class ComputeSettings(_Section):
     """How the work is spread: never part of the fingerprint, because the outputs do not depend on it."""
 
     workers: int | None = Field(None, ge=1)
+    memory_limit: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
     scheduler: str | None = None
     processes: bool = True
     max_slides_open: int | None = Field(None, ge=1)
     max_blocks_in_flight: int | None = Field(None, ge=1)
+    attempts: int = Field(4, ge=1, le=100)
+    retry_wait_s: float = Field(1.0, ge=0, le=3600)
+    step_limit_s: float = Field(600.0, gt=0)
+    cluster_wait_s: float = Field(300.0, ge=0)
+    settle_s: float = Field(10.0, ge=0)
 
 
 class RunConfig(_Section):

@@ -1,146 +1,113 @@
-"""The record of a run: rows of `slides.csv` as slides finish, `run.json`, and the page over all results."""
+"""`ledger.csv`: what was tried on which slide, when, where and with what end; lines are only ever added."""
 
 from __future__ import annotations
 
 import csv
-import json
-import platform
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
 
-import psutil
+from pipelines.causes import cause_of, reason_of
+from pipelines.claims import Claims
+from pipelines.events import Event, SlideDone, SlideFailed, SlideStarted, StepRetried
+from pipelines.results import cannot_write
+from wsi_her2.reports.atomic import append_rows
+from wsi_her2.reports.slide_table import guarded, unguarded
 
-from pipelines.fingerprint import software_version
-from pipelines.results import read_results, write_json
-from wsi_her2.errors import OutputError
-from wsi_her2.reports.run_page import write_run_page
-from wsi_her2.reports.slide_table import SLIDE_COLUMNS, slide_row, write_slides_csv
-from wsi_her2.scoring.result import SlideResult
-
-SLIDES_FILE, RUN_FILE, PAGE_FILE = "slides.csv", "run.json", "index.html"
-
-
-def describe_machine() -> dict[str, Any]:
-    """The machine as `run.json` records it."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": psutil.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-    }
+LEDGER_FILE = "ledger.csv"
+LEDGER_COLUMNS = (
+    *("time", "run", "slide_id", "path", "state", "attempt", "step", "cause", "reason", "worker", "seconds"),
+)
+"""`state` is waiting, started, retried, reused, scored, not_assessable or failed; a slide stands where its last
+line says. A `started` that nothing follows was cut off with its run."""
 
 
-@dataclass
 class Ledger:
-    """Writes `slides.csv` and `run.json` while a run goes on; a context manager.
-
-    While it goes on `slides.csv` has a row per slide in the order in which they finish, so that nothing is lost
-    when it is interrupted. At the end it is written anew from all results in the folder, in the order of their
-    identifiers, so that it does not depend on which worker was faster.
-    """
-
-    output: Path
-    run: dict[str, Any] = field(default_factory=dict)
-    _rows: TextIO | None = None
-    _added: dict[str, SlideResult] = field(default_factory=dict)
-
-    def __enter__(self) -> Ledger:
-        try:
-            self._rows = (self.output / SLIDES_FILE).open("w", newline="", encoding="utf-8")
-            csv.writer(self._rows).writerow(SLIDE_COLUMNS)
-            self._rows.flush()
-            self._write_run("running")
-        except OSError as error:
-            raise _cannot_write(self.output, error) from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._rows is not None:
-            self._rows.close()
-        try:
-            self._write_run("finished" if kind is None else "interrupted")
-            write_summaries(self.output, self._added.values())
-        except OSError as cause:
-            if kind is None:
-                raise _cannot_write(self.output, cause) from cause
-
-    def add(self, result: SlideResult) -> None:
-        """Write the row of a slide that has just finished."""
-        if self._rows is None:
-            raise RuntimeError("the ledger is not open")
-        self._added[result.slide_id] = result
-        row = slide_row(result)
-        try:
-            csv.writer(self._rows).writerow([row[column] for column in SLIDE_COLUMNS])
-            self._rows.flush()
-        except OSError as error:
-            raise _cannot_write(self.output, error) from error
-
-    def _write_run(self, state: str) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.run.setdefault("started", now)
-        self.run.update(state=state, **({} if state == "running" else {"ended": now}))
-        write_json(self.output / RUN_FILE, self.run)
-
-
-def earlier_model(output: Path) -> dict[str, Any] | None:
-    """The model that an earlier run into a folder used; None where there was none."""
-    try:
-        model = json.loads((output / RUN_FILE).read_bytes()).get("model")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return model if isinstance(model, dict) else None
-
-
-def describe_run(
-    argv: Sequence[str], config: dict[str, Any], model: dict[str, Any], workers: int
-) -> dict[str, Any]:
-    """What `run.json` says besides its times."""
-    return {
-        "version": software_version(),
-        "argv": list(argv),
-        "config": config,
-        "model": model,
-        "workers": workers,
-        "machine": describe_machine(),
-    }
-
-
-def write_summaries(output: Path, newest: Iterable[SlideResult] = ()) -> list[SlideResult]:
-    """Write `slides.csv` and `index.html` from all results in a folder.
+    """The ledger of an output folder, as one run writes to it.
 
     Parameters
     ----------
     output : pathlib.Path
-    newest : iterable of SlideResult, optional
-        Results that stand whether or not the folder could hold them, as when the disk is full.
-
-    Returns
-    -------
-    list of SlideResult
-        By slide identifier.
+    claims : Claims
+        Of the folder: several runs may write at once.
     """
-    by_slide = {result.slide_id: result for result in (*read_results(output), *newest)}
-    results = [by_slide[slide_id] for slide_id in sorted(by_slide)]
-    write_slides_csv(output / SLIDES_FILE, results)
-    write_run_page(output / PAGE_FILE, results, {"version": software_version()})
-    return results
 
+    def __init__(self, output: Path, claims: Claims) -> None:
+        self.run = secrets.token_hex(4)
+        self._path = output / LEDGER_FILE
+        self._claims = claims
 
-def _cannot_write(output: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{output}: the results cannot be written ({error.strerror or error}). Finished slides are kept: free "
-        "space, then run the same command again."
-    )
+    def names(self) -> dict[str, str]:
+        """Path of each slide by its identifier, as runs into this folder have given them out."""
+        try:
+            with self._path.open(newline="", encoding="utf-8", errors="replace") as stream:
+                return {
+                    unguarded(row["slide_id"]): unguarded(row["path"])
+                    for row in csv.DictReader(stream)
+                    if row.get("slide_id") and row.get("path")
+                }
+        except FileNotFoundError:
+            return {}
 
+    def wait(self, slides: Iterable[tuple[str, str]]) -> None:
+        """Note slides, by identifier and path, that are to be scored. The caller holds the tables."""
+        lines = [self._line(slide_id, path, "waiting") for slide_id, path in slides]
+        append_rows(self._path, LEDGER_COLUMNS, lines)
 
-def command_line() -> list[str]:
-    """The command as it was given."""
-    return list(sys.argv)
+    def note(self, event: Event) -> None:
+        """Note what an event says of a slide's fate; most say nothing.
+
+        Raises
+        ------
+        OutputError
+            The line cannot be written.
+        """
+        line = self._line_of(event)
+        if line is None:
+            return
+        try:
+            with self._claims.tables():
+                append_rows(self._path, LEDGER_COLUMNS, [line])
+        except OSError as error:
+            raise cannot_write(self._path.parent, error) from error
+
+    def _line_of(self, event: Event) -> list[str] | None:
+        slide = (event.task.slide_id, str(event.task.path))
+        match event:
+            case SlideStarted():
+                return self._line(*slide, "started", event.attempt)
+            case StepRetried():
+                cause = cause_of(event.error)
+                return self._line(
+                    *slide, "retried", event.attempt, event.step, cause, reason_of(event.error), event.worker
+                )
+            case SlideDone():
+                state = "reused" if event.reused else event.result.status
+                reason = event.result.reason
+                return self._line(
+                    *slide, state, event.attempt, "", "", reason, event.worker, f"{event.seconds:.2f}"
+                )
+            case SlideFailed():
+                said = (event.cause, reason_of(event.error), event.worker, f"{event.seconds:.2f}")
+                return self._line(*slide, "failed", event.attempt, "", *said)
+        return None
+
+    def _line(
+        self,
+        slide_id: str,
+        path: str,
+        state: str,
+        attempt: int | None = None,
+        step: str = "",
+        cause: str = "",
+        reason: str = "",
+        worker: str = "",
+        seconds: str = "",
+    ) -> list[str]:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        tried = "" if attempt is None else str(attempt)
+        return [
+            *(now, self.run, guarded(slide_id), guarded(path), state, tried),
+            *(step, cause, guarded(reason), guarded(worker), seconds),
+        ]

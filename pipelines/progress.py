@@ -14,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pipelines.schedule import (
+from pipelines.causes import reason_of
+from pipelines.events import (
     BlockDone,
     CellPartDone,
     CellsFound,
@@ -23,6 +24,7 @@ from pipelines.schedule import (
     SlideDone,
     SlideFailed,
     SlidePlanned,
+    StepRetried,
 )
 from wsi_her2.scoring.result import SlideResult
 
@@ -77,18 +79,28 @@ class RunProgress:
                 self._bars.update(self._blocks, total=self._planned, advance=event.done)
             case BlockDone() | CellPartDone():
                 self._bars.advance(self._blocks)
+            case StepRetried():
+                again = "begins anew" if event.new_start else f"tries a step again ({event.step})"
+                wait = f" in {event.wait_s:.0f} s" if event.wait_s else ""
+                self.say(f"{event.task.slide_id}: {again}{wait}: {reason_of(event.error)}")
             case SlideDone() | SlideFailed():
                 self._done += 1
                 self._bars.advance(self._slides)
                 if result is not None:
                     reused = isinstance(event, SlideDone) and event.reused
-                    self._console.print(
+                    self.say(
                         f"[{self._done}/{self._n_slides}] {result.slide_id}: {_in_words(result)}"
-                        f"{' (unchanged since an earlier run)' if reused else ''}",
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
+                        f"{' (unchanged since an earlier run)' if reused else ''}"
                     )
+
+    def expect(self, n_slides: int) -> None:
+        """Count more slides in."""
+        self._n_slides += n_slides
+        self._bars.update(self._slides, total=self._n_slides)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _in_words(result: SlideResult) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.ledger import PAGE_FILE, write_summaries
+from pipelines.record import PAGE_FILE, write_summaries
 from pipelines.results import read_results
 from pipelines.slide_files import write_views
 from pipelines.steps import STORE

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE
+from wsi_her2.errors import OutputError
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.scoring.result import SlideResult
 
@@ -62,3 +63,11 @@ def publish(output: Path, slide_id: str) -> Path:
     partial.rename(final)
     shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def cannot_write(output: Path, error: OSError) -> OutputError:
+    """The error of a run whose tables cannot be written."""
+    return OutputError(
+        f"{output}: the results cannot be written ({error.strerror or error}). Finished slides are kept: free "
+        "space, then run the same command again."
+    )

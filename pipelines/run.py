@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines.cluster import connect
-from pipelines.configuration import RunConfig
+from pipelines.causes import reason_of
+from pipelines.claims import Claims
+from pipelines.cluster import ACCELERATOR, connect, has_accelerators
+from pipelines.configuration import ComputeSettings, RunConfig
+from pipelines.events import BlockDone, Event, SlideDone, SlideFailed
 from pipelines.fingerprint import software_version
 from pipelines.lab_profiles import find_profile
-from pipelines.ledger import Ledger, command_line, describe_run, earlier_model
+from pipelines.ledger import Ledger
 from pipelines.progress import RunProgress
+from pipelines.record import Record, command_line, describe_run, earlier_model
 from pipelines.results import partial_folder, publish, write_result
-from pipelines.schedule import SlideDone, SlideFailed, score_slides
+from pipelines.schedule import Limits, score_slides
+from pipelines.slide_queue import SlideQueue
 from pipelines.sources import PARTIAL_FOLDER, check_output, find_regions, find_slides, known_slides, name_slides
-from pipelines.steps import SlideTask, model_info
-from wsi_her2.errors import ClassifierError, ConfigurationError, HER2Error, MissingExtra
+from pipelines.steps import SlideTask, fingerprint_of, model_info
+from pipelines.watch import FolderWatch
+from wsi_her2.errors import ClassifierError, ClusterLost, ConfigurationError, MissingExtra
 from wsi_her2.models.classifier import PatchClassifier
 from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import tumour_classes_of
-from wsi_her2.scoring.result import ModelInfo, SlideResult
+from wsi_her2.scoring.result import Cause, ModelInfo, SlideResult
+
+_LOOK_FOR_CLUSTER_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ def score(
     *,
     fresh: bool = False,
     fail_fast: bool = False,
+    watch: bool = False,
     console: Console | None = None,
 ) -> RunSummary:
     """Score slides and write everything that `docs/outputs.md` describes.
@@ -58,12 +68,15 @@ def score(
     inputs : sequence of pathlib.Path
         Slide files and folders of slides.
     output : pathlib.Path
-        Made if needed. What it holds of an equal run is reused.
+        Made if needed. What it holds of an equal run is reused, and other runs may write into it at the same time:
+        each slide is scored by one of them.
     config : RunConfig
     fresh : bool
         Score again what an earlier run has scored.
     fail_fast : bool
         Stop at the first slide that fails.
+    watch : bool
+        Go on until interrupted, and score slides as they appear in the folders.
     console : rich.console.Console, optional
         Where progress goes; stderr by default.
 
@@ -71,60 +84,157 @@ def score(
     ------
     ConfigurationError, ClassifierError, OutputError
         Nothing was scored, and the message says what to do.
+    ClusterLost
+        The cluster has gone and did not come back. Finished slides and finished blocks are kept.
     KeyboardInterrupt
-        Finished slides and finished blocks are kept.
+        Finished slides and finished blocks are kept. With `watch` that is the end, and not raised.
     """
     console = console or Console(stderr=True)
-    paths = find_slides(inputs)
+    paths = [] if watch else find_slides(inputs)
+    if watch:
+        check_watched(inputs)
     check_output(output, inputs)
     output = output.resolve()
     choice, classifier = resolve_classifier(config, earlier_model(output))
-    sources = name_slides(paths, known_slides(output))
-    regions = find_regions(config.regions.files, paths)
+    choice = resolve_on_cluster(config, choice)
+    info = replace(model_info(classifier), runtime=choice.runtime)
     lab, lab_sha256 = find_profile(config, classifier)
-    tasks = [
-        SlideTask(
-            source.slide_id,
-            source.path,
-            output,
-            config,
-            choice,
-            classifier.sha256,
-            fresh,
-            regions.get(source.path),
-            lab,
-            lab_sha256,
-        )
-        for source in sources
-    ]
-    info = model_info(classifier)
+    common = SlideTask("", output, output, config, choice, classifier.sha256, fresh, None, lab, lab_sha256)
+    run = describe_run(command_line(), config.model_dump(mode="json"), asdict(info))
     by_slide: dict[str, SlideResult] = {}
-    with connect(config.compute) as client:
-        workers = sum(client.nthreads().values())
-        run = describe_run(command_line(), config.model_dump(mode="json"), asdict(info), workers)
-        run["scheduler"] = config.compute.scheduler or "local"
-        events = score_slides(
-            client,
-            tasks,
-            max_slides_open=config.compute.max_slides_open,
-            max_blocks_in_flight=config.compute.max_blocks_in_flight,
-        )
-        with Ledger(output, run) as ledger, RunProgress(len(tasks), console) as progress, closing(events):
-            for event in events:
-                result = None
-                if isinstance(event, SlideDone):
-                    result = event.result
-                elif isinstance(event, SlideFailed):
-                    result = record_failure(event.task, event.error, config, info)
-                if result is not None:
-                    by_slide[result.slide_id] = result
-                    ledger.add(result)
-                progress.show(event, result)
-                if fail_fast and isinstance(event, SlideFailed):
-                    break
+    with (
+        Claims(output) as claims,
+        Record(output, claims, run) as record,
+        RunProgress(0, console) as progress,
+    ):
+        ledger = Ledger(output, claims)
+        tasks = _Tasks(common, claims, ledger)
+        folder = FolderWatch(inputs, config.compute.settle_s)
+
+        def arrivals() -> list[SlideTask]:
+            if record.is_behind:
+                record.refresh()
+            arrived = tasks.of(folder.arrivals())
+            progress.expect(len(arrived))
+            return arrived
+
+        wanted = tasks.of(paths)
+        progress.expect(len(wanted))
+        queue = SlideQueue(wanted, claims, arrivals if watch else None)
+        try:
+            with closing(_events(queue, config.compute, choice, record, progress)) as events:
+                for event in events:
+                    result = None
+                    if isinstance(event, SlideDone):
+                        result = event.result
+                    elif isinstance(event, SlideFailed):
+                        result = record_failure(event.task, event.error, event.cause, config, info)
+                    ledger.note(event)
+                    if result is not None:
+                        by_slide[result.slide_id] = result
+                        record.add(result)
+                    progress.show(event, result)
+                    if fail_fast and result is not None and result.status == "failed":
+                        break
+        except KeyboardInterrupt:
+            if not watch:
+                raise
     with suppress(OSError):
         (output / PARTIAL_FOLDER).rmdir()
-    return RunSummary(output, tuple(by_slide[task.slide_id] for task in tasks if task.slide_id in by_slide))
+    order = by_slide if watch else (task.slide_id for task in wanted)
+    return RunSummary(output, tuple(by_slide[slide_id] for slide_id in order if slide_id in by_slide))
+
+
+def _events(
+    queue: SlideQueue, compute: ComputeSettings, choice: ClassifierChoice, record: Record, progress: RunProgress
+) -> Generator[Event, None, None]:
+    """What happens, on a cluster that may go and come back."""
+    losses, give_up_at = 0, None
+    while True:
+        try:
+            with connect(compute) as client:
+                give_up_at = None
+                record.run["workers"] = sum(client.nthreads().values())
+                limits = Limits(
+                    compute.max_slides_open,
+                    compute.max_blocks_in_flight,
+                    compute.attempts,
+                    compute.retry_wait_s,
+                    compute.step_limit_s,
+                    compute.cluster_wait_s,
+                    {ACCELERATOR: 1} if choice.runtime == "torch" and has_accelerators(client) else {},
+                )
+                for event in score_slides(client, queue, limits):
+                    losses = 0 if isinstance(event, BlockDone) else losses
+                    yield event
+                return
+        except ClusterLost as error:
+            losses += 1
+            if compute.scheduler is None or losses > compute.attempts:
+                raise
+            progress.say(f"{error} Waiting for it up to {compute.cluster_wait_s:g} s.")
+            give_up_at = time.monotonic() + compute.cluster_wait_s
+        except ConfigurationError:
+            if give_up_at is None or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_LOOK_FOR_CLUSTER_S)
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """Makes tasks of slides, each under an identifier that no other run into the folder uses."""
+
+    common: SlideTask
+    claims: Claims
+    ledger: Ledger
+    known: dict[str, str] = field(default_factory=dict)
+
+    def of(self, paths: Sequence[Path]) -> list[SlideTask]:
+        if not paths:
+            return []
+        task = self.common
+        regions = find_regions(task.config.regions.files, paths)
+        with self.claims.tables():
+            noted = self.ledger.names()
+            if not self.known:
+                self.known.update(known_slides(task.output))
+            self.known.update(noted)
+            sources = name_slides(paths, self.known)
+            self.ledger.wait((s.slide_id, str(s.path)) for s in sources if s.slide_id not in noted)
+        self.known.update({source.slide_id: str(source.path) for source in sources})
+        return [replace(task, slide_id=s.slide_id, path=s.path, regions=regions.get(s.path)) for s in sources]
+
+
+def check_watched(inputs: Sequence[Path]) -> None:
+    """See that what is to be watched is there.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    for given in inputs:
+        if not given.exists():
+            raise ConfigurationError(f"{given}: no such file or folder")
+
+
+def resolve_on_cluster(config: RunConfig, choice: ClassifierChoice) -> ClassifierChoice:
+    """Let a worker of a given cluster choose the runtime: the machine of the client may be another kind.
+
+    Raises
+    ------
+    ConfigurationError, ClassifierError
+    """
+    if config.compute.scheduler is None or config.runtime != "auto" or choice.name_or_path == MEMBRANE:
+        return choice
+    with connect(config.compute) as client:
+        need = {ACCELERATOR: 1} if has_accelerators(client) else None
+        asked = replace(choice, runtime="auto")
+        runtime: str = client.submit(_runtime_here, asked, pure=False, resources=need).result()
+    return replace(choice, runtime=runtime)
+
+
+def _runtime_here(choice: ClassifierChoice) -> str:
+    return choice.load().runtime
 
 
 def resolve_classifier(
@@ -178,16 +288,23 @@ def _as_before(choice: ClassifierChoice, earlier: dict[str, Any] | None) -> Patc
     return classifier if classifier.sha256 == earlier.get("sha256") else None
 
 
-def record_failure(task: SlideTask, error: BaseException, config: RunConfig, model: ModelInfo) -> SlideResult:
+def record_failure(
+    task: SlideTask, error: BaseException, cause: Cause, config: RunConfig, model: ModelInfo
+) -> SlideResult:
     """Make a failure the slide's result, in place of whatever was half done."""
+    fingerprint = ""
+    with suppress(OSError):
+        fingerprint = fingerprint_of(task)
     result = SlideResult(
         slide_id=task.slide_id,
         path=str(task.path),
         status="failed",
-        reason=_reason(error),
+        reason=reason_of(error),
+        cause=cause,
         modality=config.modality,
         model=model,
         version=software_version(),
+        fingerprint=fingerprint,
     )
     partial = partial_folder(task.output, task.slide_id)
     shutil.rmtree(partial, ignore_errors=True)
@@ -198,13 +315,3 @@ def record_failure(task: SlideTask, error: BaseException, config: RunConfig, mod
         write_result(partial, result)
         publish(task.output, task.slide_id)
     return result
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, HER2Error):
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

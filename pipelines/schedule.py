@@ -1,19 +1,40 @@
 """Many slides on a Dask cluster, with bounded work in flight.
 
-The client only counts: it submits steps, hears what they returned, and submits more. A slide's failure ends
-that slide alone. What happens is yielded as events, so that progress, tables and tests see the same thing.
+The client only counts: it submits steps, hears what became of them, and submits more. A slide's failure ends that
+slide alone, and only after what may pass was tried again. A step with which a worker died is tried again in a
+process of its own, so that a codec's crash is laid at the door of the slide that causes it and of no other. What
+happens is yielded as events.
 """
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+from uuid import uuid4
 
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, KilledWorker
 
+from pipelines.causes import NEEDS_NEW_START, cause_of
+from pipelines.events import (
+    BlockDone,
+    CellPartDone,
+    CellsFound,
+    Event,
+    SampleTaken,
+    SlideDone,
+    SlideFailed,
+    SlidePlanned,
+    SlideStarted,
+    StepRetried,
+)
+from pipelines.fingerprint import software_version
+from pipelines.guard import StepReport, run_step, run_step_apart
+from pipelines.slide_queue import SlideQueue
 from pipelines.steps import (
     BlockScored,
     CellsMeasured,
@@ -28,204 +49,351 @@ from pipelines.steps import (
     prepare_slide,
     score_block,
 )
-from wsi_her2.errors import HER2Error
+from wsi_her2.errors import ClusterLost, UnfitWorker
 from wsi_her2.scoring.result import SlideResult
-
-log = logging.getLogger(__name__)
 
 BLOCKS_PER_THREAD = 3
 """Blocks submitted per worker thread: one that runs, one that waits beside it, one on its way."""
 
+_LOOK_S = 1.0
+"""How often the schedule looks up while nothing happens: for workers, arrivals, and steps whose wait is over."""
 
-@dataclass(frozen=True)
-class SlidePlanned:
-    """A slide's blocks are known; `done` of them were scored by an earlier run."""
-
-    task: SlideTask
-    n_blocks: int
-    done: int
+_COUNT_WORKERS_S = 5.0
 
 
 @dataclass(frozen=True)
-class BlockDone:
-    """A block of a slide is in the store."""
+class Steps:
+    """What the workers do. Others can be put in their place, to try the schedule alone."""
 
-    task: SlideTask
-    n_patches: int
-
-
-@dataclass(frozen=True)
-class SampleTaken:
-    """A sample of a slide is enough; `left_out` of its blocks are not scored."""
-
-    task: SlideTask
-    left_out: int
+    prepare: Callable[..., Prepared] = prepare_slide
+    block: Callable[..., BlockScored] = score_block
+    extend: Callable[..., SampleExtended] = extend_sample
+    plan_cells: Callable[..., CellsPlanned] = plan_cells
+    cell_part: Callable[..., CellsMeasured] = measure_cell_part
+    finish: Callable[..., SlideResult] = finish_slide
 
 
 @dataclass(frozen=True)
-class CellsFound:
-    """Where a slide's cells are counted is known; `done` of the parts were measured by an earlier run."""
+class Limits:
+    """How much is under way at once, and how often and how long something is tried.
 
-    task: SlideTask
-    n_parts: int
-    done: int
+    Attributes
+    ----------
+    max_slides_open : int or None
+        Slides between their first step and their last; one more than there are worker threads by default.
+    max_blocks_in_flight : int or None
+        Steps submitted and not finished; `BLOCKS_PER_THREAD` per worker thread by default.
+    attempts : int
+        Times that a step is tried while its failures may pass.
+    retry_wait_s : float
+        Before the second time; doubled for each further one. A worker's death is no reason to wait.
+    step_limit_s : float
+        A step that takes longer is ended.
+    worker_wait_s : float
+        How long the run waits for a worker when there is none.
+    blocks_need : mapping
+        Resources of Dask that a worker must have for blocks, as {'GPU': 1}.
+    """
 
-
-@dataclass(frozen=True)
-class CellPartDone:
-    """A part of a slide's cells is measured."""
-
-    task: SlideTask
-    nuclei: int
-
-
-@dataclass(frozen=True)
-class SlideDone:
-    """A slide has its result; `reused` when an earlier run had made it."""
-
-    task: SlideTask
-    result: SlideResult
-    reused: bool
-
-
-@dataclass(frozen=True)
-class SlideFailed:
-    """A slide could not be scored."""
-
-    task: SlideTask
-    error: BaseException
-
-
-Event = SlidePlanned | BlockDone | SampleTaken | CellsFound | CellPartDone | SlideDone | SlideFailed
-
-
-@dataclass
-class _Active:
-    """A slide between its first step and its last: `step` is what `pending` numbers are for."""
-
-    task: SlideTask
-    fingerprint: str = ""
-    step: Callable[..., BlockScored | CellsMeasured] = score_block
-    pending: deque[int] = field(default_factory=deque)
-    running: int = 0
-    sample_taken: bool = False
-    block_seconds: float = 0.0
-    cell_seconds: float = 0.0
-    error: BaseException | None = None
-
-    @property
-    def all_steps_done(self) -> bool:
-        return not self.pending and not self.running
+    max_slides_open: int | None = None
+    max_blocks_in_flight: int | None = None
+    attempts: int = 4
+    retry_wait_s: float = 1.0
+    step_limit_s: float = 600.0
+    worker_wait_s: float = 300.0
+    blocks_need: dict[str, float] = field(default_factory=dict)
 
 
 def score_slides(
-    client: Client,
-    tasks: Sequence[SlideTask],
-    *,
-    max_slides_open: int | None = None,
-    max_blocks_in_flight: int | None = None,
+    client: Client, queue: SlideQueue, limits: Limits | None = None, steps: Steps | None = None
 ) -> Generator[Event, None, None]:
     """Score slides and yield what happens.
 
     Parameters
     ----------
     client : distributed.Client
-    tasks : sequence of SlideTask
-    max_slides_open : int, optional
-        Slides between their first step and their last; one more than there are worker threads by default.
-    max_blocks_in_flight : int, optional
-        Blocks submitted and not finished; `BLOCKS_PER_THREAD` per worker thread by default.
+    queue : SlideQueue
+    limits : Limits, optional
+    steps : Steps, optional
 
     Yields
     ------
-    SlidePlanned, BlockDone, SampleTaken, CellsFound, CellPartDone, SlideDone or SlideFailed
-        Every task ends in exactly one SlideDone or SlideFailed. Closing the generator cancels what runs.
+    Event
+        Every slide that is taken from the queue ends in exactly one SlideDone or SlideFailed. Closing the
+        generator cancels what runs.
+
+    Raises
+    ------
+    ClusterLost
+        The scheduler has gone, or there were no workers for too long. Slides that were under way are in the queue
+        again.
     """
-    threads = max(1, sum(client.nthreads().values()))
-    slides_open = max_slides_open or threads + 1
-    in_flight = max_blocks_in_flight or BLOCKS_PER_THREAD * threads
-    waiting = deque(tasks)
-    active: list[_Active] = []
-    running: dict[Future[Any], _Active] = {}
-    completed = as_completed(loop=client.loop)
-
-    def submit(slide: _Active, step: Any, *arguments: Any) -> None:
-        future = client.submit(step, slide.task, *arguments, pure=False)
-        slide.running += 1
-        running[future] = slide
-        completed.add(future)
-
+    schedule = _Schedule(client, queue, limits or Limits(), steps or Steps())
     try:
-        while waiting or active:
-            while waiting and len(active) < slides_open:
-                task = waiting.popleft()
-                slide = _Active(task, sample_taken=task.config.sampling.mode == "full")
-                active.append(slide)
-                submit(slide, prepare_slide)
-            # Earlier slides first, so that slides finish one after the other instead of all at the end.
-            for slide in active:
-                while slide.pending and len(running) < in_flight:
-                    submit(slide, slide.step, slide.fingerprint, slide.pending.popleft())
-            future = next(completed)
-            slide = running.pop(future)
-            slide.running -= 1
-            outcome = _outcome_of(future, slide)
-            match outcome:
-                case Prepared(result=SlideResult() as result):
-                    active.remove(slide)
-                    yield SlideDone(slide.task, result, outcome.reused)
-                    continue
-                case SlideResult():
-                    active.remove(slide)
-                    yield SlideDone(slide.task, outcome, reused=False)
-                    continue
-                case Prepared():
-                    slide.fingerprint = outcome.fingerprint
-                    slide.pending.extend(outcome.pending)
-                    yield SlidePlanned(slide.task, outcome.n_blocks, outcome.n_blocks - len(outcome.pending))
-                case BlockScored():
-                    slide.block_seconds += outcome.seconds
-                    yield BlockDone(slide.task, outcome.n_patches)
-                case SampleExtended():
-                    slide.pending.extend(outcome.pending)
-                    if not outcome.pending:
-                        slide.sample_taken = True
-                        yield SampleTaken(slide.task, outcome.n_left_out)
-                case CellsPlanned():
-                    slide.step = measure_cell_part
-                    slide.pending.extend(outcome.pending)
-                    yield CellsFound(slide.task, outcome.n_parts, outcome.n_parts - len(outcome.pending))
-                case CellsMeasured():
-                    slide.cell_seconds += outcome.seconds
-                    yield CellPartDone(slide.task, outcome.nuclei)
-            # A block that still runs would write into a folder that is being cleared, so a failure waits for it.
-            if slide.all_steps_done and slide.error is not None:
-                active.remove(slide)
-                yield SlideFailed(slide.task, slide.error)
-            elif slide.all_steps_done and slide.step is score_block and not slide.sample_taken:
-                submit(slide, extend_sample, slide.fingerprint)
-            elif slide.all_steps_done and slide.step is score_block:
-                submit(slide, plan_cells, slide.fingerprint)
-            elif slide.all_steps_done:
-                submit(slide, finish_slide, slide.block_seconds, slide.cell_seconds)
+        yield from schedule.run()
     finally:
-        if running:
-            client.cancel(list(running), force=True)
+        schedule.close()
 
 
-_Outcome = Prepared | BlockScored | SampleExtended | CellsPlanned | CellsMeasured | SlideResult
+Phase = Literal["prepare", "blocks", "cells", "finish"]
 
 
-def _outcome_of(future: Future[Any], slide: _Active) -> _Outcome | None:
-    """What a step returned; None where it failed, which ends the slide and nothing else."""
-    try:
-        outcome: _Outcome = future.result()
-    except Exception as error:
-        if not isinstance(error, HER2Error | OSError):
-            log.exception("%s: unexpected error", slide.task.path)
-        slide.error = slide.error or error
-        slide.pending.clear()
-        return None
-    finally:
-        future.release()
-    return outcome
+@dataclass
+class _Slide:
+    """A slide between its first step and its last."""
+
+    task: SlideTask
+    attempt: int = 1
+    started: float = field(default_factory=time.monotonic)
+    phase: Phase = "prepare"
+    fingerprint: str = ""
+    pending: deque[_Step] = field(default_factory=deque)
+    running: int = 0
+    sample_taken: bool = False
+    block_seconds: float = 0.0
+    cell_seconds: float = 0.0
+    failure: tuple[BaseException, str] | None = None
+    begins_anew: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return not self.pending and not self.running
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One call of a step's function; `apart` in a process of its own, not before a time."""
+
+    slide: _Slide
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    attempt: int = 1
+    apart: bool = False
+    not_before: float = 0.0
+
+
+class _Schedule:
+    def __init__(self, client: Client, queue: SlideQueue, limits: Limits, steps: Steps) -> None:
+        self._client = client
+        self._queue = queue
+        self._limits = limits
+        self._steps = steps
+        self._software = software_version()
+        self._open: list[_Slide] = []
+        self._running: dict[Future[Any], _Step] = {}
+        self._finished: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._threads = 1
+        self._counted_at = float("-inf")
+        self._without_workers_since: float | None = None
+
+    def run(self) -> Iterator[Event]:
+        while self._open or not self._queue.exhausted:
+            self._count_workers()
+            yield from self._open_slides()
+            self._submit_due()
+            try:
+                future = self._finished.get(timeout=_LOOK_S)
+            except Empty:
+                continue
+            yield from self._hear(future)
+
+    def close(self) -> None:
+        """Stop what runs, and leave unfinished slides in the queue."""
+        if self._running and self._client.status == "running":
+            self._client.cancel(list(self._running), force=True)
+        for slide in reversed(self._open):
+            self._queue.put_back(slide.task)
+
+    def _count_workers(self) -> None:
+        now = time.monotonic()
+        if now - self._counted_at < _COUNT_WORKERS_S:
+            return
+        self._counted_at = now
+        try:
+            threads = sum(self._client.nthreads().values())
+        except (OSError, CancelledError) as error:
+            raise _lost(self._client) from error
+        self._threads = max(1, threads)
+        if threads:
+            self._without_workers_since = None
+            return
+        since = self._without_workers_since = self._without_workers_since or now
+        if now - since > self._limits.worker_wait_s:
+            raise ClusterLost(
+                f"the cluster has had no worker for {self._limits.worker_wait_s:g} s. Finished blocks are kept: "
+                "start workers, then run the same command again."
+            )
+
+    def _open_slides(self) -> Iterator[Event]:
+        at_most = self._limits.max_slides_open or self._threads + 1
+        while len(self._open) < at_most and (task := self._queue.take()) is not None:
+            yield self._begin(_Slide(task, sample_taken=task.config.sampling.mode == "full"))
+
+    def _begin(self, slide: _Slide) -> SlideStarted:
+        self._open.append(slide)
+        slide.pending.append(_Step(slide, self._steps.prepare))
+        return SlideStarted(slide.task, slide.attempt)
+
+    def _submit_due(self) -> None:
+        at_most = self._limits.max_blocks_in_flight or BLOCKS_PER_THREAD * self._threads
+        now = time.monotonic()
+        # Earlier slides first, so that slides finish one after the other instead of all at the end.
+        for slide in self._open:
+            for _ in range(len(slide.pending)):
+                if len(self._running) >= at_most and slide.phase in ("blocks", "cells"):
+                    break
+                step = slide.pending.popleft()
+                if step.not_before > now:
+                    slide.pending.append(step)
+                else:
+                    self._submit(step)
+
+    def _submit(self, step: _Step) -> None:
+        run = run_step_apart if step.apart else run_step
+        try:
+            future = self._client.submit(
+                run,
+                step.function,
+                self._limits.step_limit_s,
+                self._software,
+                step.slide.task,
+                *step.arguments,
+                key=f"{step.function.__name__}-{uuid4().hex}",
+                resources=self._limits.blocks_need if step.function is self._steps.block else None,
+                pure=False,
+            )
+        except (OSError, RuntimeError) as error:
+            step.slide.pending.append(step)
+            raise _lost(self._client) from error
+        step.slide.running += 1
+        self._running[future] = step
+        future.add_done_callback(self._finished.put)
+
+    def _hear(self, future: Future[Any]) -> Iterator[Event]:
+        step = self._running.pop(future)
+        slide = step.slide
+        slide.running -= 1
+        try:
+            report: StepReport = future.result()
+        except CancelledError as error:
+            raise _lost(self._client) from error
+        except Exception as error:  # noqa: BLE001 - of the cluster, as a worker's death; steps report their own
+            dead = getattr(getattr(error, "last_worker", None), "address", "")
+            report = StepReport(None, error, dead)
+        finally:
+            future.release()
+        if report.error is not None:
+            yield from self._failed(step, report.error, report.worker)
+        else:
+            yield from self._succeeded(slide, report)
+        # A step that still runs would write into a folder that is being cleared, so what ends a slide waits.
+        if slide in self._open and slide.idle:
+            yield from self._next_phase(slide)
+
+    def _failed(self, step: _Step, error: BaseException, worker: str) -> Iterator[Event]:
+        slide, limits = step.slide, self._limits
+        if slide.failure is not None or slide.begins_anew:
+            return
+        if isinstance(error, UnfitWorker):
+            # Not the step's fault: it goes to another worker, and the unfit one is sent away.
+            self._dismiss(worker)
+            slide.pending.append(step)
+            yield StepRetried(slide.task, step.function.__name__, error, worker, step.attempt, 0.0)
+            return
+        anew = isinstance(error, NEEDS_NEW_START)
+        attempt = (slide.attempt if anew else step.attempt) + 1
+        if cause_of(error) != "passing" or attempt > limits.attempts:
+            slide.failure = error, worker
+            slide.pending.clear()
+            return
+        killed = isinstance(error, KilledWorker)
+        wait_s = 0.0 if killed else limits.retry_wait_s * 2.0 ** (attempt - 2)
+        if anew:
+            slide.begins_anew = True
+            slide.pending.clear()
+        else:
+            slide.pending.append(
+                replace(step, attempt=attempt, apart=step.apart or killed, not_before=time.monotonic() + wait_s)
+            )
+        yield StepRetried(slide.task, step.function.__name__, error, worker, attempt, wait_s, anew)
+
+    def _succeeded(self, slide: _Slide, report: StepReport) -> Iterator[Event]:
+        match report.outcome:
+            case Prepared(result=SlideResult() as result):
+                yield self._done(slide, result, report.outcome.reused, report.worker)
+            case SlideResult() as result:
+                yield self._done(slide, result, False, report.worker)
+            case Prepared() as prepared:
+                slide.phase, slide.fingerprint = "blocks", prepared.fingerprint
+                self._add(slide, self._steps.block, prepared.pending)
+                yield SlidePlanned(slide.task, prepared.n_blocks, prepared.n_blocks - len(prepared.pending))
+            case BlockScored() as scored:
+                slide.block_seconds += scored.seconds
+                yield BlockDone(slide.task, scored.n_patches, report.worker)
+            case SampleExtended() as extended:
+                self._add(slide, self._steps.block, extended.pending)
+                if not extended.pending:
+                    slide.sample_taken = True
+                    yield SampleTaken(slide.task, extended.n_left_out)
+            case CellsPlanned() as planned:
+                slide.phase = "cells"
+                self._add(slide, self._steps.cell_part, planned.pending)
+                yield CellsFound(slide.task, planned.n_parts, planned.n_parts - len(planned.pending))
+            case CellsMeasured() as measured:
+                slide.cell_seconds += measured.seconds
+                yield CellPartDone(slide.task, measured.nuclei)
+
+    def _next_phase(self, slide: _Slide) -> Iterator[Event]:
+        if slide.failure is not None:
+            self._close_slide(slide)
+            error, worker = slide.failure
+            yield SlideFailed(slide.task, error, cause_of(error), worker, slide.attempt, slide.seconds)
+        elif slide.begins_anew:
+            self._open.remove(slide)
+            task = replace(slide.task, fresh=True)
+            anew = _Slide(task, slide.attempt + 1, slide.started, sample_taken=task.config.sampling.mode == "full")
+            yield self._begin(anew)
+        elif slide.phase == "blocks" and not slide.sample_taken:
+            slide.pending.append(_Step(slide, self._steps.extend, (slide.fingerprint,)))
+        elif slide.phase == "blocks":
+            slide.pending.append(_Step(slide, self._steps.plan_cells, (slide.fingerprint,)))
+        elif slide.phase == "cells":
+            slide.phase = "finish"
+            seconds = slide.block_seconds, slide.cell_seconds
+            slide.pending.append(_Step(slide, self._steps.finish, (slide.fingerprint, *seconds)))
+
+    def _add(self, slide: _Slide, function: Callable[..., Any], numbers: tuple[int, ...]) -> None:
+        slide.pending.extend(_Step(slide, function, (slide.fingerprint, number)) for number in numbers)
+
+    def _done(self, slide: _Slide, result: SlideResult, reused: bool, worker: str) -> SlideDone:
+        self._close_slide(slide)
+        return SlideDone(slide.task, result, reused, worker, slide.attempt, slide.seconds)
+
+    def _close_slide(self, slide: _Slide) -> None:
+        self._open.remove(slide)
+        self._queue.done(slide.task)
+
+    def _dismiss(self, worker: str) -> None:
+        """Send away the worker of a machine and process ('host:pid')."""
+        for address, said in self._client.run(_whoami).items():
+            if said == worker:
+                self._client.retire_workers([address], close_workers=True)
+        self._counted_at = float("-inf")
+
+
+def _whoami() -> str:
+    from pipelines.guard import worker_name
+
+    return worker_name()
+
+
+def _lost(client: Client) -> ClusterLost:
+    scheduler = getattr(client.scheduler, "address", None) or "the scheduler"
+    return ClusterLost(
+        f"{scheduler}: the connection to the Dask scheduler is lost. Finished blocks are kept: when it runs "
+        "again, the same command continues."
+    )

@@ -34,6 +34,7 @@ from wsi_her2.errors import (
     ConfigurationError,
     LabProfileError,
     RegionsError,
+    SlideChanged,
     SlideReadError,
     StoreError,
 )
@@ -217,17 +218,10 @@ def prepare_slide(task: SlideTask) -> Prepared:
     started = time.perf_counter()
     _settle_process()
     classifier = _classifier(task.classifier, task.classifier_sha256)
-    fingerprint = slide_fingerprint(
-        task.path,
-        task.config,
-        classifier.sha256,
-        classifier.runtime,
-        regions=task.regions,
-        lab_sha256=task.lab_sha256,
-    )
+    fingerprint = fingerprint_of(task)
     if not task.fresh:
         earlier = read_result(task.output / task.slide_id)
-        if earlier is not None and earlier.fingerprint == fingerprint and earlier.status != "failed":
+        if earlier is not None and earlier.fingerprint == fingerprint and earlier.stands:
             return Prepared(fingerprint, result=replace(earlier, path=str(task.path)), reused=True)
         interrupted = _pending_blocks(task, fingerprint)
         if interrupted is not None:
@@ -296,6 +290,24 @@ def prepare_slide(task: SlideTask) -> Prepared:
         assessment = _assess_sample(task, store, classifier)
         return Prepared(fingerprint, grid.n_blocks, assessment.pending)
     return Prepared(fingerprint, grid.n_blocks, tuple(range(grid.n_blocks)))
+
+
+def fingerprint_of(task: SlideTask) -> str:
+    """What the slide's result depends on, as things are now.
+
+    Raises
+    ------
+    OSError
+        The slide, or its regions, have gone.
+    """
+    return slide_fingerprint(
+        task.path,
+        task.config,
+        task.classifier_sha256,
+        task.classifier.runtime,
+        regions=task.regions,
+        lab_sha256=task.lab_sha256,
+    )
 
 
 def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
@@ -394,12 +406,18 @@ def measure_cell_part(task: SlideTask, fingerprint: str, part: int) -> CellsMeas
     return CellsMeasured(nuclei, time.perf_counter() - started)
 
 
-def finish_slide(task: SlideTask, block_seconds: float, cell_seconds: float = 0.0) -> SlideResult:
+def finish_slide(
+    task: SlideTask, fingerprint: str, block_seconds: float, cell_seconds: float = 0.0
+) -> SlideResult:
     """Gate and call a slide whose blocks are all scored, write its files, put its folder in place.
+
+    A worker can be killed between the last two, so a result that is complete is taken as it is.
 
     Parameters
     ----------
     task : SlideTask
+    fingerprint : str
+        Of the plan, from `Prepared`.
     block_seconds, cell_seconds : float
         What the blocks and the cells took, for the record.
 
@@ -408,12 +426,32 @@ def finish_slide(task: SlideTask, block_seconds: float, cell_seconds: float = 0.
     HER2Error, OSError
     """
     plan = _read_plan(task)
-    if plan is None:
-        raise StoreError(f"{task.partial}: the plan of the slide is gone. Run again.")
-    store = PatchStore.open(task.partial / STORE, complete=True)
+    if plan is None or plan.fingerprint != fingerprint:
+        return _finished_before(task, fingerprint)
+    if fingerprint_of(task) != fingerprint:
+        raise SlideChanged(f"{task.path}: the slide has changed while it was scored")
     classifier = _classifier(task.classifier, task.classifier_sha256)
     spent = {"blocks": round(block_seconds, 3), "cells": round(cell_seconds, 3)}
-    return _publish(task, plan, store, classifier, [], spent)
+    try:
+        store = PatchStore.open(task.partial / STORE, complete=True)
+        if not _samples(task.config) and not store.done.all():
+            raise StoreError(f"{task.partial / STORE}: blocks that were written have gone")
+        return _publish(task, plan, store, classifier, [], spent)
+    except FileNotFoundError:
+        # Dask runs a step twice when it has lost sight of a worker that lives on.
+        return _finished_before(task, fingerprint)
+
+
+def _finished_before(task: SlideTask, fingerprint: str) -> SlideResult:
+    """The result of an attempt to finish that was cut off at its end."""
+    unpublished = read_result(task.partial)
+    if unpublished is not None and unpublished.fingerprint == fingerprint:
+        publish(task.output, task.slide_id)
+        return unpublished
+    published = read_result(task.output / task.slide_id)
+    if published is not None and published.fingerprint == fingerprint:
+        return published
+    raise StoreError(f"{task.partial}: what was done of the slide has gone")
 
 
 def _publish(
@@ -653,9 +691,9 @@ def _open_planned(task: SlideTask, fingerprint: str) -> _Job:
     plan = _read_plan(task)
     if plan is None or plan.fingerprint != fingerprint:
         raise StoreError(f"{task.partial}: another run has changed the plan of the slide. Run again.")
-    slide = _reopened(task, plan)
-    if slide is None:
-        raise SlideReadError(f"{task.path}: the slide has gone or changed since it was opened")
+    if fingerprint_of(task) != fingerprint:
+        raise SlideChanged(f"{task.path}: the slide has changed since it was opened")
+    slide = open_slide(task.path, mpp=task.config.mpp, backend=plan.reader.backend)
     store = PatchStore.open(task.partial / STORE)
     glass = StainCorrection("white-point", plan.white_point.rgb)
     classifier = _classifier(task.classifier, task.classifier_sha256)

@@ -27,6 +27,22 @@ class SlideReadError(SlideError, OSError):
     """The slide was opened, but pixels of it cannot be decoded."""
 
 
+class SlideChanged(SlideError, OSError):
+    """The slide file has changed since it was opened, so that what was read of it does not belong together."""
+
+
+class StepCrashed(SlideError, RuntimeError):
+    """A process that worked on the slide, and on nothing else, was ended by a fault in a codec or a runtime."""
+
+
+class StepTimeout(SlideError, TimeoutError):
+    """A step of the slide took longer than a step may."""
+
+
+class StepTooLarge(SlideError, MemoryError):
+    """A step of the slide needs more memory than a worker has."""
+
+
 class MissingResolution(SlideError, ValueError):
     """The file does not say how many microns a pixel measures."""
 
@@ -81,3 +97,11 @@ class OutputError(HER2Error, OSError):
 
 class ConfigurationError(HER2Error, ValueError):
     """A configuration file or option is wrong."""
+
+
+class ClusterLost(HER2Error, ConnectionError):
+    """The Dask cluster has gone while it was needed."""
+
+
+class UnfitWorker(HER2Error, RuntimeError):
+    """A worker has other software than the run, or does not see its files."""

@@ -186,9 +186,12 @@ def test_a_full_disk_is_said_and_a_second_try_elsewhere_works(
 
 
 def test_a_slide_that_vanishes_is_a_row(ihc_slide: Path, tmp_path: Path, config: RunConfig) -> None:
+    from pipelines.claims import Claims
     from pipelines.cluster import connect
+    from pipelines.events import SlideFailed, SlideStarted
     from pipelines.run import resolve_classifier
-    from pipelines.schedule import SlideFailed, score_slides
+    from pipelines.schedule import score_slides
+    from pipelines.slide_queue import SlideQueue
     from pipelines.steps import SlideTask
 
     slide = tmp_path / "leaving.tif"
@@ -196,8 +199,9 @@ def test_a_slide_that_vanishes_is_a_row(ihc_slide: Path, tmp_path: Path, config:
     choice, classifier = resolve_classifier(config)
     tasks = [SlideTask("leaving", slide, tmp_path / "out", config, choice, classifier.sha256)]
     slide.unlink()
-    with connect(config.compute) as client:
-        events = list(score_slides(client, tasks))
-    assert len(events) == 1
-    assert isinstance(events[0], SlideFailed)
-    assert isinstance(events[0].error, FileNotFoundError)
+    (tmp_path / "out").mkdir()
+    with Claims(tmp_path / "out") as claims, connect(config.compute) as client:
+        events = list(score_slides(client, SlideQueue(tasks, claims)))
+    assert [type(event) for event in events] == [SlideStarted, SlideFailed]
+    assert isinstance(events[-1].error, FileNotFoundError)
+    assert events[-1].cause == "lasting"

@@ -14,12 +14,15 @@ import pandas as pd
 import pytest
 
 from pipelines.cell_fields import CELL_TABLE, choose_fields
+from pipelines.claims import Claims
 from pipelines.cluster import connect
 from pipelines.configuration import CellRunSettings, RunConfig, load_config
+from pipelines.events import BlockDone, CellPartDone, CellsFound, SlideDone
 from pipelines.fingerprint import slide_fingerprint
 from pipelines.rebuild import rebuild_reports
 from pipelines.run import resolve_classifier, score
-from pipelines.schedule import BlockDone, CellPartDone, CellsFound, SlideDone, score_slides
+from pipelines.schedule import score_slides
+from pipelines.slide_queue import SlideQueue
 from pipelines.steps import SlideTask, measure_cell_part, plan_cells, prepare_slide, score_block
 from tests.pipelines.conftest import differing_files, ihc_pixels, rows
 from wsi_her2.slides.slide import open_slide
@@ -219,8 +222,8 @@ def test_only_missing_parts_are_measured_again_and_the_end_is_the_same(
     assert (again.fingerprint, again.pending) == (fingerprint, ())
     planned = plan_cells(task, fingerprint)
     assert planned.pending == (0,)
-    with connect(task.config.compute) as client:
-        events = list(score_slides(client, [task]))
+    with Claims(task.output) as claims, connect(task.config.compute) as client:
+        events = list(score_slides(client, SlideQueue([task], claims)))
     assert [event for event in events if isinstance(event, BlockDone)] == []
     (found,) = (event for event in events if isinstance(event, CellsFound))
     assert (found.n_parts, found.done) == (planned.n_parts, planned.n_parts - 1)

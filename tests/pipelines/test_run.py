@@ -40,7 +40,9 @@ def scored(ihc_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_every_file_of_the_contract(scored: Path) -> None:
-    assert {path.name for path in scored.iterdir()} == {"slides.csv", "run.json", "index.html", "stained"}
+    assert {path.name for path in scored.iterdir()} == {
+        *("slides.csv", "run.json", "index.html", "ledger.csv", ".claims", "stained")
+    }
     assert {path.name for path in (scored / "stained").iterdir()} == SLIDE_FILES
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -37,6 +39,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(beside, path)  # noqa: PTH105
     finally:
         beside.unlink(missing_ok=True)
+
+
+def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Add rows to a CSV file in one write; the columns come first where it is new or empty.
+
+    A last line that was cut off when its writer was killed is ended, so that it spoils no other.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    with path.open("a+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size == 0:
+            writer.writerow(columns)
+        else:
+            stream.seek(size - 1)
+            if stream.read(1) != b"\n":
+                text.write("\n")
+        writer.writerows(rows)
+        whole = memoryview(text.getvalue().encode("utf-8"))
+        # A disk that fills takes a part and says so only to the next write.
+        while whole:
+            whole = whole[stream.write(whole) :]
 
 
 def _beside(path: Path) -> Path:

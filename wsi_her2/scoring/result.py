@@ -16,6 +16,7 @@ from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
 
 Status = Literal["scored", "not_assessable", "failed"]
+Cause = Literal["passing", "setup", "lasting"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class SlideResult:
     status : {'scored', 'not_assessable', 'failed'}
     reason : str
         Empty when scored.
+    cause : {'passing', 'setup', 'lasting'} or None
+        Of a failure: whether it may be gone by itself, someone has to see to it, or it will come again with
+        the same file, settings and software. None unless failed.
     modality : str
     calibration : str
         'none', or 'lab:' and the profile's name.
@@ -132,6 +136,7 @@ class SlideResult:
     model: ModelInfo
     version: str
     fingerprint: str = ""
+    cause: Cause | None = None
     calibration: str = "none"
     call: SlideCall | None = None
     call_from: Way | None = None
@@ -152,3 +157,8 @@ class SlideResult:
     pct_complete_membrane: float | None = None
     unreadable_fraction: float | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stands(self) -> bool:
+        """Whether scoring again, with an equal fingerprint, would give the same."""
+        return self.status != "failed" or self.cause == "lasting"

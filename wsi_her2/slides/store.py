@@ -123,7 +123,7 @@ class PatchStore:
                 chunks=(rows, width),
                 dtype=dtype,
                 fill_value=fill,
-                compressors=ZstdCodec(level=1),
+                compressors=ZstdCodec(level=1, checksum=True),
                 config={"write_empty_chunks": False},
             )
 
@@ -145,7 +145,9 @@ class PatchStore:
                 compressors=None,
                 config={"write_empty_chunks": False},
             )
-        group.create_array("done", shape=(grid.n_blocks,), chunks=(1,), dtype="uint8", fill_value=0)
+        group.create_array(
+            "done", shape=(grid.n_blocks,), chunks=(1,), dtype="uint8", fill_value=0, compressors=None
+        )
         return cls(group)
 
     @classmethod
@@ -318,7 +320,7 @@ class PatchStore:
     @property
     def done(self) -> npt.NDArray[np.bool_]:
         """Which blocks are complete (bool B)."""
-        return np.asarray(self._column("done"), bool)
+        return np.asarray(self._column("done") == 1, bool)
 
     @property
     def xy(self) -> npt.NDArray[np.int32]:
@@ -354,11 +356,19 @@ class PatchStore:
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         if self._columns is None:
-            return np.asarray(self._array(name)[:])
+            return self._whole(name)
         if name not in self._columns:
-            self._columns[name] = np.asarray(self._array(name)[:])
+            self._columns[name] = self._whole(name)
             self._columns[name].flags.writeable = False
         return self._columns[name]
+
+    def _whole(self, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._array(name)[:])
+        except (RuntimeError, ValueError) as error:
+            raise StoreError(
+                f"{self._group.store_path}: a chunk of {name!r} is damaged ({error}). Run again with --fresh."
+            ) from error
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group.get(name)
@@ -373,6 +383,6 @@ def _write_whole(group: zarr.Group, name: str, data: npt.NDArray[Any]) -> zarr.A
         name,
         data=data,
         chunks=tuple(max(1, side) for side in data.shape),
-        compressors=ZstdCodec(level=3),
+        compressors=ZstdCodec(level=3, checksum=True),
         overwrite=True,
     )
