@@ -54,7 +54,7 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     """
     if not logging.getLogger().isEnabledFor(logging.INFO):
         # What matters of the cluster's life becomes a slide's row and reason; the rest is noise to a user.
-        for chatter in ("distributed", "tornado"):
+        for chatter in ("distributed", "tornado", *_loggers_below("distributed")):
             logging.getLogger(chatter).setLevel(logging.CRITICAL)
     if settings.scheduler is not None:
         with _connected(settings.scheduler) as client:
@@ -65,7 +65,7 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     if settings.memory_limit is not None:
         layout["memory_limit"] = settings.memory_limit
     if not settings.processes:
-        layout: dict[str, Any] = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
+        layout = {"n_workers": 1, "threads_per_worker": workers, "processes": False}
     settings_of_dask = {
         # Nothing of the cluster is served to a browser; the record of the run is in its output folder.
         "distributed.scheduler.http.routes": [],
@@ -103,6 +103,11 @@ def _ctrl_c_left_to_the_client() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, earlier)
+
+
+def _loggers_below(name: str) -> list[str]:
+    """Those that have a level of their own, as Dask gives some."""
+    return [each for each in list(logging.root.manager.loggerDict) if each.startswith(f"{name}.")]
 
 
 def available_cores() -> int:

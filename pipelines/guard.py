@@ -26,7 +26,10 @@ from wsi_her2.errors import HER2Error, StepCrashed, StepTimeout, StepTooLarge, U
 log = logging.getLogger(__name__)
 
 _START_UP_S = 60.0
-"""For a process to start and to load a classifier: not the step's own time."""
+"""For a process to start and to load what it needs: not the step's own time."""
+
+_TIMER_SAYS = b"Timeout ("
+"""How the dump of `faulthandler` begins."""
 
 Step = Callable[..., Any]
 """A function of `pipelines.steps`: it takes a SlideTask and numbers."""
@@ -119,6 +122,8 @@ def run_step_apart(step: Step, limit_s: float, software: str, task: SlideTask, *
     if ended.returncode == 0:
         report: StepReport = pickle.loads(ended.stdout)
         return StepReport(report.outcome, report.error, worker)
+    if ended.stdout.startswith(_TIMER_SAYS):
+        return StepReport(None, _too_long(task, limit_s), worker)
     return StepReport(None, _death(task, ended.returncode), worker)
 
 
@@ -129,9 +134,9 @@ def answer_apart() -> None:
     os.dup2(2, 1)
     step, limit_s, software, memory_limit, task, arguments = pickle.load(sys.stdin.buffer)
     _limit_memory(memory_limit)
-    # Should the worker that waits for it be killed, this process must not hang for ever.
-    faulthandler.dump_traceback_later(limit_s + _START_UP_S, exit=True)
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=answer)
     report = run_step(step, limit_s, software, task, *arguments)
+    faulthandler.cancel_dump_traceback_later()
     if isinstance(report.error, MemoryError):
         needs = f"{task.path.name}: a step needs more than the {(memory_limit or 0) / 2**30:.1f} GiB of a worker"
         report = StepReport(None, StepTooLarge(f"{needs}. Give each worker more, or use fewer workers."), "")

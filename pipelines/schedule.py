@@ -154,6 +154,7 @@ class _Slide:
     cell_seconds: float = 0.0
     failure: tuple[BaseException, str] | None = None
     begins_anew: bool = False
+    suspect: _Step | None = None
 
     @property
     def idle(self) -> bool:
@@ -247,10 +248,12 @@ class _Schedule:
                 if len(self._running) >= at_most and slide.phase in ("blocks", "cells"):
                     break
                 step = slide.pending.popleft()
-                if step.not_before > now:
+                # While a step is under suspicion others would only kill more workers.
+                if step.not_before > now or slide.suspect is not None:
                     slide.pending.append(step)
                 else:
                     self._submit(step)
+                    slide.suspect = step if step.apart else slide.suspect
 
     def _submit(self, step: _Step) -> None:
         run = run_step_apart if step.apart else run_step
@@ -277,6 +280,8 @@ class _Schedule:
         step = self._running.pop(future)
         slide = step.slide
         slide.running -= 1
+        if slide.suspect is step:
+            slide.suspect = None
         try:
             report: StepReport = future.result()
         except CancelledError as error:
@@ -316,9 +321,8 @@ class _Schedule:
             slide.begins_anew = True
             slide.pending.clear()
         else:
-            slide.pending.append(
-                replace(step, attempt=attempt, apart=step.apart or killed, not_before=time.monotonic() + wait_s)
-            )
+            apart, not_before = step.apart or killed, time.monotonic() + wait_s
+            slide.pending.appendleft(replace(step, attempt=attempt, apart=apart, not_before=not_before))
         yield StepRetried(slide.task, step.function.__name__, error, worker, attempt, wait_s, anew)
 
     def _succeeded(self, slide: _Slide, report: StepReport) -> Iterator[Event]:
