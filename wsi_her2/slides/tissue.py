@@ -284,7 +284,10 @@ def _dense_parts(
         x, y, width, height = cv2.boundingRect(dense[max(0, top - reach) : bottom + reach])
         if width == 0:
             continue
-        first, last = max(top, max(0, top - reach) + y - reach), min(bottom, max(0, top - reach) + y + height + reach)
+        first, last = (
+            max(top, max(0, top - reach) + y - reach),
+            min(bottom, max(0, top - reach) + y + height + reach),
+        )
         left, right = max(0, x - reach), min(columns, x + width + reach)
         upper, outer = max(0, first - reach), max(0, left - reach)
         around = overview.rgb[upper : last + reach, outer : right + reach]
