@@ -248,7 +248,7 @@ class PatchStore:
             np.asarray(images["rgb"], np.uint8),
             np.asarray(images["unreadable"], bool),
             float(attributes["mpp"]),
-            Box(*(int(value) for value in attributes["box"])),
+            self._overview_box(),
         )
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
@@ -261,7 +261,11 @@ class PatchStore:
         array = self._array("overview/picture")
         rgb = np.asarray(array[:], np.uint8)
         mpp: Any = array.attrs["mpp"]
-        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self.read_overview().overview.box)
+        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self._overview_box())
+
+    def _overview_box(self) -> Box:
+        attributes: dict[str, Any] = dict(self._group["overview"].attrs)
+        return Box(*(int(value) for value in attributes["box"]))
 
     def write_examples(self, examples: Mapping[str, Sequence[tuple[int, int, RGB]]]) -> None:
         """Keep a few patches of each class: level-0 position and pixels (uint8 H x W x 3, all of one size)."""
