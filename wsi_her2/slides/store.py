@@ -7,6 +7,7 @@ block as done only when all of it is on disk. A store that was interrupted there
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class PatchStore:
     def __init__(self, group: zarr.Group, *, complete: bool = False) -> None:
         self._group = group
         self._columns: dict[str, npt.NDArray[Any]] | None = {} if complete else None
+        self._written: dict[str, zarr.Array[Any]] = {}
         attributes: dict[str, Any] = dict(group.attrs)
         if attributes.get("layout") != LAYOUT:
             raise StoreError(
@@ -191,7 +193,7 @@ class PatchStore:
             There is no such block, or the rows are not those of a block.
         """
         rows = slice(block * self._rows, (block + 1) * self._rows)
-        n_blocks = self._array("done").shape[0]
+        n_blocks = self._writable("done").shape[0]
         if not 0 <= block < n_blocks:
             raise ValueError(f"block {block} of a store of {n_blocks} blocks")
         for name, given in (
@@ -202,13 +204,13 @@ class PatchStore:
         ):
             if given is not None and len(given) != self._rows:
                 raise ValueError(f"{len(given)} rows of {name} for a block of {self._rows}")
-        if pixels is not None and "pixels" in self._group:
-            self._array("pixels")[rows] = pixels
+        if pixels is not None and self._keeps_pixels:
+            self._writable("pixels")[rows] = pixels
         if measures is not None and self.measure_names:
-            self._array("measures")[rows] = measures
-        self._array("quality")[rows] = quality
-        self._array("probabilities")[rows] = probabilities
-        self._array("done")[block] = 1
+            self._writable("measures")[rows] = measures
+        self._writable("quality")[rows] = quality
+        self._writable("probabilities")[rows] = probabilities
+        self._writable("done")[block] = 1
 
     def write_overview(self, mask: TissueMask, picture: Overview | None = None) -> None:
         """Keep the overview of the slide and the tissue found on it.
@@ -363,6 +365,16 @@ class PatchStore:
             self._columns[name] = np.asarray(self._array(name)[:])
             self._columns[name].flags.writeable = False
         return self._columns[name]
+
+    @cached_property
+    def _keeps_pixels(self) -> bool:
+        return "pixels" in self._group
+
+    def _writable(self, name: str) -> zarr.Array[Any]:
+        """An array of the grid, opened once: what describes it is read from a file, and does not change."""
+        if name not in self._written:
+            self._written[name] = self._array(name)
+        return self._written[name]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group.get(name)
