@@ -247,6 +247,7 @@ def by_openslide(
     return read
 
 
+@dataclass
 class Measured:
     """What was seen of a case: runs, and after each the steps."""
 
