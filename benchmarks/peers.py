@@ -1,15 +1,16 @@
 """How much work a patch is here and in TIAToolbox, LazySlide and WSInfer, on the same patches of a slide.
 
-    python benchmarks/peers.py SLIDE -o OUT [--bundle DIR] [--patches N] [--repeats N]
-        [--peers [REQUIREMENT...]] [--table docs/peers.md]
+    python benchmarks/peers.py SLIDE -o OUT [--bundles NAME_OR_DIR...] [--networks published exported]
+        [--patches N] [--repeats N] [--peers [REQUIREMENT...]] [--table docs/peers.md]
 
 Takes whole blocks of patches full of tissue from a tiled slide and has every tool read and classify exactly these,
 with the same weights, on the CPU, in one thread: this package as its workers do, in fp32 and in int8, and each
-peer with its own reader, data set, loader and loop, and with the network as TorchScript (how: see the drivers in
-`benchmarks/peer_drivers`). Each peer lives in a virtual environment of its own under OUT/envs, made with pip, some
-7 GB each, which later runs use again. In each repeat every tool runs once, in a new process, so that what else the
-machine does hits them alike; figures are medians over the repeats. A peer that cannot be installed or run is
-listed with the reason. `--peers lazyslide==0.12.0` takes only that peer, in that version.
+peer with its own reader, data set, loader and loop (how: see the drivers in `benchmarks/peer_drivers`). A peer has
+the network in torch as published, traced, as somebody who has trained it would load it; and beside it the one that
+`wsi-her2 models export` writes, which this package has simplified. Each peer lives in a virtual environment of its
+own under OUT/envs, made with pip, some 7 GB each, which later runs use again. In each repeat every tool runs once,
+in a new process, so that what else the machine does hits them alike; figures are medians over the repeats. A peer
+that cannot be installed or run is listed with the reason. `--peers lazyslide==0.12.0` takes that one only.
 """
 
 from __future__ import annotations
@@ -36,14 +37,19 @@ from pipelines.cluster import WORKER_ENVIRONMENT
 from pipelines.configuration import load_config
 from wsi_her2.models.bundle import Bundle, read_bundle
 from wsi_her2.models.export import export_bundle
-from wsi_her2.models.loading import bundled_bundles, load_classifier
+from wsi_her2.models.loading import bundle_path, bundled_bundles, load_classifier
+from wsi_her2.models.runtimes.choice import TOLERANCE
 from wsi_her2.slides.blocks import read_block
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.slide import Slide, open_slide
 from wsi_her2.slides.tissue import detect_tissue
 
 DRIVERS = Path(__file__).resolve().parent / "peer_drivers"
-DEFAULT_BUNDLE = "pruneff4-phantoms"
+DEFAULT_BUNDLES = ("pruneff4-phantoms", "ather2-phantoms")
+PUBLISHED, EXPORTED = "published", "exported"
+NETWORKS = {PUBLISHED: "network as published, torch", EXPORTED: "network as exported here"}
+"""What the peers run, and how the table says it."""
+
 FULL = 0.9
 """Share of tissue of a patch that counts as full of it."""
 
@@ -125,6 +131,8 @@ class Tool:
     python : pathlib.Path
         Interpreter of its environment.
     driver : str
+    network : str
+        Which of `NETWORKS` it runs; this package runs its own graph and does not look at it.
     environment : dict
         Variables on top of those that all get.
     more : dict
@@ -140,6 +148,7 @@ class Tool:
     name: str
     python: Path
     driver: str
+    network: str = EXPORTED
     environment: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
@@ -212,6 +221,39 @@ def install(requirements: Sequence[str], folder: Path) -> Path:
     return python
 
 
+def trace_published(bundle: Bundle, path: Path) -> None:
+    """Write the network of a bundle as published as TorchScript, and see that it gives the bundle's probabilities.
+
+    Raises
+    ------
+    SystemExit
+        It does not.
+    """
+    import torch
+
+    from wsi_her2.models.networks.deployed import network_of
+
+    class Published(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network_of(bundle.card.architecture, bundle.weights)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = self.network(images)
+            if bundle.card.architecture.sigmoid:
+                positive = torch.sigmoid(logits)
+                return torch.cat([1 - positive, positive], dim=1)
+            return torch.softmax(logits, dim=1)
+
+    images = torch.from_numpy(bundle.check_images.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.inference_mode():
+        torch.jit.trace(Published().eval(), images[:2], check_trace=False).save(str(path))
+        found = torch.jit.load(str(path))(images).numpy()
+    off = float(np.abs(found - bundle.check_probabilities("fp32")).max())
+    if not off <= TOLERANCE["fp32"]:
+        raise SystemExit(f"{bundle.card.name}: the network as published differs from the bundle by {off:.2g}")
+
+
 def run(tool: Tool, job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], Probabilities]:
     """Run a tool once in a new process.
 
@@ -221,7 +263,9 @@ def run(tool: Tool, job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], 
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{tool.driver}-") as own:
         described = Path(own) / "job.json"
-        described.write_text(json.dumps({**job, "folder": own, "more": tool.more}), encoding="utf-8")
+        networks = {"network": job["networks"][tool.network], "published": tool.network == PUBLISHED}
+        asked = {name: value for name, value in job.items() if name != "networks"} | networks
+        described.write_text(json.dumps({**asked, "folder": own, "more": tool.more}), encoding="utf-8")
         environment = {**os.environ, **dict.fromkeys(THREADS, "1"), **tool.environment}
         if tool.driver != "ours":
             environment.pop("PYTHONPATH", None)
@@ -246,8 +290,10 @@ def run(tool: Tool, job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], 
         return measured, np.load(Path(own) / "probabilities.npy")
 
 
-def tools(bundle: Bundle, chosen: Chosen, requirements: Sequence[str], environments: Path) -> list[Tool]:
-    """Ours and the peers, installed; those that cannot be say why."""
+def tools(
+    bundle: Bundle, chosen: Chosen, requirements: Sequence[str], networks: Sequence[str], environments: Path
+) -> list[Tool]:
+    """Ours and the peers with each network, installed; those that cannot be say why."""
     here = {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
     root = str(DRIVERS.parents[1])
     here["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -255,17 +301,18 @@ def tools(bundle: Bundle, chosen: Chosen, requirements: Sequence[str], environme
     for precision in ("fp32", "int8"):
         if bundle.has(precision):
             more = {"bundle": str(bundle.path.parent.resolve()), "precision": precision, "blocks": chosen.blocks}
-            found.append(Tool(f"this package, {precision}", Path(sys.executable), "ours", here, more))
+            python = Path(sys.executable)
+            found.append(Tool(f"this package, {precision}", python, "ours", environment=here, more=more))
     for requirement in requirements:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
         if name not in PEERS:
             raise SystemExit(f"{name}: there is no driver; there are {', '.join(PEERS)}")
-        tool = Tool(name, Path(), name)
+        python, failure = Path(), ""
         try:
-            tool.python = install((requirement, *PEERS[name].beside), environments / name)
+            python = install((requirement, *PEERS[name].beside), environments / name)
         except PeerError as error:
-            tool.failure = str(error)
-        found.append(tool)
+            failure = str(error)
+        found += [Tool(f"{name}, {NETWORKS[it]}", python, name, it, failure=failure) for it in networks]
     return found
 
 
@@ -292,36 +339,54 @@ def difference(found: Probabilities, expected: Probabilities) -> float:
     return float(np.nanmean(np.abs(found - expected)))
 
 
-def page(running: Sequence[Tool], chosen: Chosen, bundle: Bundle, expected: Probabilities, repeats: int) -> str:
+def page(sections: Sequence[str], repeats: int) -> str:
     """The figures as Markdown."""
-    base, card = running[0].median("cpu_s"), bundle.card
-    levels = ", ".join(f"{chosen.slide.mpp * level.downsample:.3g}" for level in chosen.slide.levels)
     lines = [
         "# A patch here and in other tools",
         "",
-        f"Made by `{command()}` on {machine()}. {len(expected)} patches of {card.architecture.patch_px} px at "
-        f"{card.mpp:g} um/px of one slide with levels of {levels} um/px. CPU, one thread, medians of {repeats} "
-        "repeats; in each all tools ran in turn, each in a new process.",
+        f"Made by `{command()}` on {machine()}. CPU, one thread, medians of {repeats} repeats; in each all tools "
+        "ran in turn, each in a new process.",
         "",
         "Times run from the first patch to what a tool leaves of the last: start-up, imports, loading the network "
         "and planning the patches are not in them, and other patches are scored first to warm up. The peak is "
         "that of the process, libraries included.",
         "",
-        f"All ran {card.name} with the same weights: the peers the TorchScript of `wsi-her2 models export`, this "
-        "package the runtime that it chose. This package also corrected the white point, measured the quality of "
-        "each patch and wrote what it found to its store. The peers ran with their defaults, batches too, but for "
-        "the workers of their loaders, of which there were none. The difference is the mean absolute one of the "
-        "probabilities from those of the same network on the patches as this package reads them, before any "
-        f"correction: of a peer it says what its reader changes ({MAX_DIFFERENCE:g} and more is marked), of this "
-        "package what the correction and the precision change.",
+        "All ran the same weights. This package ran its own graph in the runtime that it chose; it also corrected "
+        "the white point, measured the quality of each patch and wrote what it found to its store. The peers ran "
+        "with their defaults, batches too, but for the workers of their loaders, of which there were none. As "
+        f'"{NETWORKS[PUBLISHED]}" they had the network as it was trained, traced to TorchScript: what they would '
+        f'be given by somebody who has trained one. The "{NETWORKS[EXPORTED]}" is the TorchScript of `wsi-her2 '
+        "models export`, in which this package has simplified the network: the two rows of a peer show what that "
+        "gains, and the second what remains to the reader, the runtime and the loop. The ratios of CPU time are "
+        "those to this package in fp32 and in int8. The difference is the mean absolute one of the probabilities "
+        "from those of the same network on the patches as this package reads them, before any correction: of a "
+        f"peer it says what its reader changes ({MAX_DIFFERENCE:g} and more is marked), of this package what the "
+        "correction and the precision change.",
         "",
-        "| tool | version | CPU-ms per patch | wall ms per patch | peak, MB | CPU, ratio | difference |",
-        "|---|---|---|---|---|---|---|",
     ]
-    notes = []
+    return "\n".join([*lines, *sections])
+
+
+def section(running: Sequence[Tool], chosen: Chosen, bundle: Bundle, expected: Probabilities) -> str:
+    """The figures of one network."""
+    base, card = running[0].median("cpu_s"), bundle.card
+    int8 = next(
+        (tool.median("cpu_s") for tool in running if tool.driver == "ours" and tool is not running[0]), base
+    )
+    levels = ", ".join(f"{chosen.slide.mpp * level.downsample:.3g}" for level in chosen.slide.levels)
+    lines = [
+        f"## {card.name}",
+        "",
+        f"{len(expected)} patches of {card.architecture.patch_px} px at {card.mpp:g} um/px of one slide with "
+        f"levels of {levels} um/px.",
+        "",
+        "| tool | version | CPU-ms per patch | wall ms per patch | peak, MB | to fp32 | to int8 | difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    notes = {}
     for tool in running:
         if tool.failure or tool.probabilities is None:
-            lines.append(f"| {tool.name} | | {tool.failure or 'not run'} | | | | |")
+            lines.append(f"| {tool.name} | | {tool.failure or 'not run'} | | | | | |")
             continue
         last = tool.runs[-1]
         per_patch = 1000 / len(expected)
@@ -329,11 +394,13 @@ def page(running: Sequence[Tool], chosen: Chosen, bundle: Bundle, expected: Prob
         lines.append(
             f"| {tool.name} | {last['version']} | {tool.median('cpu_s') * per_patch:.1f} "
             f"| {tool.median('wall_s') * per_patch:.1f} | {tool.median('peak_mb'):,.0f} "
-            f"| {tool.median('cpu_s') / base:.2f} | {off:.4f}{'' if off < MAX_DIFFERENCE else ' (!)'} |"
+            f"| {tool.median('cpu_s') / base:.2f} | {tool.median('cpu_s') / int8:.2f} "
+            f"| {off:.4f}{'' if off < MAX_DIFFERENCE else ' (!)'} |"
         )
         described = "; ".join(f"{key} {tool.seen(key)}" for key in last["notes"])
-        notes.append(f"- {tool.name}: {PEERS[tool.driver].how + '; ' if tool.driver in PEERS else ''}{described}")
-    return "\n".join([*lines, "", "What ran:", "", *notes, ""])
+        name = tool.driver if tool.driver in PEERS else tool.name
+        notes[name] = f"- {name}: {PEERS[name].how + '; ' if name in PEERS else ''}{described}"
+    return "\n".join([*lines, "", "What ran:", "", *notes.values(), ""])
 
 
 def command() -> str:
@@ -352,23 +419,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="keeps the environments and the logs")
-    parser.add_argument("--bundle", type=Path, default=bundled_bundles()[DEFAULT_BUNDLE])
+    parser.add_argument("--bundles", nargs="+", default=list(DEFAULT_BUNDLES), metavar="NAME_OR_DIR")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--patches", type=int, default=512, help="about so many: whole blocks")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", nargs="*", default=list(PEERS), metavar="REQUIREMENT")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    bundle = read_bundle(options.bundle)
+    sections = []
+    for name in options.bundles:
+        path = bundle_path(name)
+        if path is None:
+            raise SystemExit(f"{name}: no bundle; there are {', '.join(bundled_bundles())}")
+        sections.append(compare(read_bundle(path), options))
+    text = page(sections, options.repeats)
+    print(text)
+    if options.table:
+        options.table.write_text(text, encoding="utf-8")
+
+
+def compare(bundle: Bundle, options: argparse.Namespace) -> str:
+    """Run all tools on one network and give its section of the page."""
     chosen = choose(options.slide, bundle, options.patches)
-    running = tools(bundle, chosen, options.peers, options.output.resolve() / "envs")
+    running = tools(bundle, chosen, options.peers, options.networks, options.output.resolve() / "envs")
     with tempfile.TemporaryDirectory() as folder:
-        network = Path(folder) / "network.pt"
-        export_bundle(bundle, "torchscript", network)
+        networks = {name: Path(folder) / f"{name}.pt" for name in NETWORKS}
+        export_bundle(bundle, "torchscript", networks[EXPORTED])
+        trace_published(bundle, networks[PUBLISHED])
         job = {
             "slide": str(options.slide.resolve()),
             "slide_mpp": chosen.slide.mpp,
-            "network": str(network),
+            "networks": {name: str(path) for name, path in networks.items()},
             "classes": list(bundle.card.classes),
             "patch_px": chosen.grid.patch_px,
             "patch_px0": chosen.grid.patch_px0,
@@ -376,10 +458,7 @@ def main() -> None:
             "places": {plan: chosen.places(plan).tolist() for plan in chosen.blocks},
         }
         measure(running, job, options.repeats, options.output.resolve())
-    text = page(running, chosen, bundle, reference(chosen, bundle), options.repeats)
-    print(text)
-    if options.table:
-        options.table.write_text(text, encoding="utf-8")
+    return section(running, chosen, bundle, reference(chosen, bundle))
 
 
 if __name__ == "__main__":

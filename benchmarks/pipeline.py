@@ -12,13 +12,16 @@ cells among them; their CPU time is that of the command and of all its processes
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +112,35 @@ def run_score(slide: Path, case: Case) -> Run:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
+        usages = [usage, *_usages_of_orphans()]
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)}\n{Path(f'{folder}/log').read_text()}")
         result = json.loads((Path(folder) / "out" / slide.stem / "result.json").read_text())
-    cpu = usage.ru_utime + usage.ru_stime
-    return Run(result["n_patches"], result["model"]["runtime"], wall, cpu, usage.ru_maxrss / 1024)
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    peak_mb = max(usage.ru_maxrss for usage in usages) / 1024
+    return Run(result["n_patches"], result["model"]["runtime"], wall, cpu, peak_mb)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what a command leaves behind, as the process from which its workers are forked.
+
+    Linux only: elsewhere workers are not forked.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _usages_of_orphans() -> list[resource.struct_rusage]:
+    """What processes used that outlived their parents, once they have ended."""
+    usages = []
+    with suppress(ChildProcessError):
+        while True:
+            usages.append(os.wait4(-1, 0)[2])
+    return usages
 
 
 def measure_steps(slide: Path, case: Case, runtime: str, steps: list[str]) -> dict[str, float]:
@@ -221,6 +247,7 @@ def by_openslide(
     return read
 
 
+@dataclass
 class Measured:
     """What was seen of a case: runs, and after each the steps."""
 
@@ -315,6 +342,7 @@ def main() -> None:
         cv2.setNumThreads(1)
         print_steps(arguments.steps, Path(slide), network, precision, runtime)
         return
+    _adopt_orphans()
     folder, tissue_mm = arguments.output / "slides", arguments.tissue_mm
     sizes = {"small": (4.0, 6.0), "wide": (4.0, 12.0), "large": (tissue_mm, tissue_mm + 2)}
     slides = {

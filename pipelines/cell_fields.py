@@ -170,11 +170,11 @@ def count_cells(
     block_of_patch[rows] = spatial_blocks(store.xy[rows], mpp, config.confidence.block_um)
     scales = tried_scales(scale_deviation)
     counts = np.zeros((len(scales), int(block_of_patch.max(initial=0)) + 1, 4))
-    for table in join_parts(parts, folder / CELL_TABLE, least):
-        tumour = table.filter(table["tumour"])
-        blocks = block_of_patch[tumour["patch"].to_numpy()]
+    for part in join_parts(parts, folder / CELL_TABLE, least):
+        tumour = part["tumour"]
+        blocks = block_of_patch[part["patch"][tumour]]
         measures = ("strength", "complete_strength", "contrast", "blush")
-        strength, complete_strength, contrast, blush = (tumour[name].to_numpy() for name in measures)
+        strength, complete_strength, contrast, blush = (part[name][tumour] for name in measures)
         for of_scale, scale in zip(counts, scales.tolist(), strict=True):
             grades = grade_cells(strength, complete_strength, contrast, blush, cutoffs, scale)
             np.add.at(of_scale, (blocks, grades), 1)

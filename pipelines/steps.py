@@ -332,7 +332,7 @@ def score_block(task: SlideTask, fingerprint: str, block: int) -> BlockScored:
     quality = np.full((len(patches), len(QUALITY)), np.nan, np.float32)
     measures = np.full((len(patches), len(job.classifier.measure_names)), np.nan, np.float32)
     if readable.any():
-        chosen = patches[readable]
+        chosen = patches if readable.all() else patches[readable]
         glass = job.glass.apply(chosen)
         quality[readable] = measure_quality(glass)
         corrected = glass if job.stain == job.glass else job.stain.apply(chosen)

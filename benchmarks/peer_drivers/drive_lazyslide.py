@@ -22,7 +22,7 @@ class OurNetwork(TilePredictionModel):
     """The network as LazySlide takes models that give a few numbers for a tile."""
 
     def __init__(self, job: Job) -> None:
-        self.model = torch_network.of_unit_images(job.network)
+        self.model = torch_network.of_unit_images(job)
         self.columns = tuple(f"prob_{name}" for name in job.classes)
         torch_network.settle(self.model, torch.zeros((2, 3, job.patch_px, job.patch_px)))
 

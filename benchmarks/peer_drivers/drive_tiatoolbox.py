@@ -23,7 +23,7 @@ class OurNetwork(ModelABC):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self.network = torch_network.load(job.network)
+        self.network = torch_network.of_bytes(job)
         torch_network.settle(self.network, torch.zeros((2, job.patch_px, job.patch_px, 3), dtype=torch.uint8))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

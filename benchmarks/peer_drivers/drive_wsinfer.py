@@ -34,7 +34,7 @@ def prepare(job: Job) -> Callable[[str], Scoring]:
         "transform": transform,
     }
     saved = job.folder / "model.pt"
-    network = torch_network.of_unit_images(job.network, logarithm=True)
+    network = torch_network.of_unit_images(job, logarithm=True)
     network.save(str(saved))
     model = LocalModelTorchScript(config=ModelConfiguration.from_dict(described), model_path=str(saved))
     torch_network.settle(network, torch.zeros((2, 3, job.patch_px, job.patch_px)))

@@ -33,7 +33,10 @@ class Job:
     slide : pathlib.Path
     slide_mpp : float
     network : pathlib.Path
-        TorchScript: uint8 N x H x W x 3 in, probabilities out.
+        TorchScript, probabilities out.
+    published : bool
+        Whether it is the network as published, which takes float32 N x 3 x H x W from 0 to 255, or as exported,
+        which takes uint8 N x H x W x 3.
     classes : list of str
     patch_px, patch_px0 : int
         Side of a patch as the network takes it, and in level-0 pixels.
@@ -50,6 +53,7 @@ class Job:
     slide: Path
     slide_mpp: float
     network: Path
+    published: bool
     classes: list[str]
     patch_px: int
     patch_px0: int

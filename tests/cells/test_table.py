@@ -1,5 +1,7 @@
 """A slide's cells are one table, written in parts, and a table is there only when all of it is."""
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -52,7 +54,7 @@ def names(folder):
 
 def test_parts_join_to_one_table_of_the_documented_columns(parts, tmp_path):
     path = tmp_path / "cells.parquet"
-    yielded = [table.num_rows for table in join_parts(parts, path, 0.5)]
+    yielded = [len(columns["tumour"]) for columns in join_parts(parts, path, 0.5)]
     assert yielded == [40, 0, 25]
     assert {column.name: str(column.type) for column in pq.read_schema(path)} == COLUMNS
     whole = pd.read_parquet(path)
@@ -128,3 +130,25 @@ def test_tumour_cells_are_the_tumour_cells_in_order(parts, tmp_path):
     table = pd.read_parquet(path)
     expected = table[table["tumour"]].drop(columns="tumour").reset_index(drop=True)
     pd.testing.assert_frame_equal(read, expected, check_dtype=False)
+
+
+def test_counting_cells_imports_neither_pandas_nor_scipy(tmp_path):
+    # Each costs a worker half a second; pyarrow imports pandas by itself when it converts arrays.
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from wsi_her2.cells.field import measure_cells
+from wsi_her2.cells.table import join_parts, rows_of, surroundings, tumour_cells, write_part
+
+folder = Path(sys.argv[1])
+cells = measure_cells(np.random.default_rng(0).integers(90, 250, (300, 300, 3), np.uint8), 0.25)
+assert len(cells.xy) > 10, len(cells.xy)
+parts = [folder / "part.parquet"]
+write_part(parts[0], [rows_of(cells, cells.xy, 0)])
+list(join_parts(parts, folder / "cells.parquet", float(surroundings(parts).min())))
+list(tumour_cells(folder / "cells.parquet"))
+print(sorted({"pandas", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -142,4 +142,8 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
 
 def _is_worker(process: object) -> bool:
-    return "spawn_main" in " ".join(process.cmdline())
+    """Whether it was started anew, or forked from the process that is there for it."""
+    command = process.cmdline()
+    return "spawn_main" in " ".join(command) or (
+        "forkserver" in " ".join(command) and process.parent().cmdline() == command
+    )

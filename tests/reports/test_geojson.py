@@ -1,5 +1,6 @@
 import json
 
+from tests.reports.conftest import score, tissue_slide
 from wsi_her2.reports.geojson import write_overlay_geojson
 from wsi_her2.reports.palette import colour_of
 from wsi_her2.scoring.rule import SCORES
@@ -29,6 +30,14 @@ def test_each_tumour_patch_is_a_locked_tile_with_class_colour_and_measurements(s
         assert properties["isLocked"] is True
         assert properties["measurements"][name] == 0.8765
         assert tuple(properties["measurements"]) == scored.classes
+
+
+def test_names_of_classes_may_hold_anything(tmp_path):
+    classes = ("other", '100 %s "a"', "<b>\\n é 🙂")
+    named = score(tmp_path, tissue_slide(), classes)
+    tiles = features(named, tmp_path / "o")[1:]
+    assert {tile["properties"]["classification"]["name"] for tile in tiles} == set(classes[1:])
+    assert all(tuple(tile["properties"]["measurements"]) == classes for tile in tiles)
 
 
 def test_tiles_are_closed_squares_of_whole_level_0_pixels_at_the_patches_corners(scored, tmp_path):

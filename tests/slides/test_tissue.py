@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_her2.slides import tissue as tissue_module
+from wsi_her2.slides.density import optical_density
 from wsi_her2.slides.slide import Box, Overview, open_slide, slide_from_array
 from wsi_her2.slides.tissue import TissueSettings, detect_tissue, outline_pieces, tissue_mask, tissue_overlay
 from wsi_her2.slides.white_point import WhitePoint
@@ -39,6 +41,26 @@ def mask_of(tissue, downsample=4, x=0, y=0):
 def picture_of(path):
     """A PNG as uint8 H x W x 3 RGB."""
     return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def everything_in_one_part(overview, white, density, sigma_px):
+    """In place of the parts that are denser than glass."""
+    all_of_it = np.s_[0 : overview.rgb.shape[0], 0 : overview.rgb.shape[1]]
+    yield all_of_it, optical_density(overview.rgb, white.rgb), all_of_it
+
+
+@pytest.mark.parametrize("name", ["tcga-red-pen.png", "no-tissue-green-pen.png", "diagnostic-slide-thumb-rgb.png"])
+def test_passing_over_glass_changes_nothing(data_dir, monkeypatch, name):
+    glass = np.random.default_rng(3).integers(238, 242, (1500, 1900, 3), np.uint8)
+    picture = picture_of(data_dir / "artefacts" / name)[:700, :800]
+    glass[300 : 300 + picture.shape[0], 420 : 420 + picture.shape[1]] = picture
+    slide = slide_from_array(glass, 4.0)
+    mask = detect_tissue(slide)
+    monkeypatch.setattr(tissue_module, "_dense_parts", everything_in_one_part)
+    whole = detect_tissue(slide)
+    assert whole.tissue.any() or whole.pen.any()
+    np.testing.assert_array_equal(mask.tissue, whole.tissue)
+    np.testing.assert_array_equal(mask.pen, whole.pen)
 
 
 # Real cores

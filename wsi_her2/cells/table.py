@@ -30,7 +30,7 @@ _MEASURED = {
 """Columns of a part: level-0 pixels of the nucleus, row of its patch in the store, and the fields of `Cells`."""
 
 
-def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dict[str, npt.NDArray[np.generic]]:
+def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dict[str, npt.NDArray[Any]]:
     """The cells of a field as columns of a part.
 
     Parameters
@@ -56,13 +56,13 @@ def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dic
     }
 
 
-def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[np.generic]]]) -> None:
+def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[Any]]]) -> None:
     """Write the cells of some fields, beside the target and then renamed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {
-        name: np.concatenate([np.zeros(0, dtype), *(field[name] for field in fields)]).astype(dtype)
+        name: _arrow(np.concatenate([np.zeros(0, dtype), *(field[name] for field in fields)]).astype(dtype))
         for name, dtype in _MEASURED.items()
     }
     beside = _beside(path)
@@ -75,14 +75,12 @@ def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[np.generic]]])
 
 def surroundings(parts: Sequence[Path]) -> npt.NDArray[np.float32]:
     """The column `surround` of all parts (float32 N)."""
-    import pyarrow.parquet as pq
-
-    columns = [pq.read_table(part, columns=["surround"])["surround"].to_numpy() for part in parts]
+    columns = [_numpy(_read(part, ["surround"]), "surround") for part in parts]
     return np.concatenate([np.zeros(0, np.float32), *columns]).astype(np.float32)
 
 
-def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iterator[pyarrow.Table]:
-    """Write all parts as one table with a column `tumour`, yielding each part as it is written.
+def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Write all parts as one table with a column `tumour`, yielding the columns of each part as it is written.
 
     Parameters
     ----------
@@ -92,19 +90,19 @@ def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iter
     least_surround : float
         Nuclei with less around them are not of the tumour; see `Cells.surround`.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     beside = _beside(path)
     writer = None
     try:
         for part in parts:
-            table = pq.read_table(part)
-            tumour = table["surround"].to_numpy() > np.float32(least_surround)
-            table = table.append_column("tumour", pa.array(tumour))
+            table = _read(part)
+            columns = {name: _numpy(table, name) for name in table.column_names}
+            columns["tumour"] = columns["surround"] > np.float32(least_surround)
+            table = table.append_column("tumour", _arrow(columns["tumour"]))
             writer = writer or pq.ParquetWriter(beside, table.schema)
             writer.write_table(table)
-            yield table
+            yield columns
         if writer is not None:
             writer.close()
             writer = None
@@ -123,6 +121,27 @@ def tumour_cells(path: Path) -> Iterator[dict[str, list[Any]]]:
         for batch in table.iter_batches(batch_size=8192):
             columns = batch.filter(batch["tumour"]).to_pydict()
             yield {name: columns[name] for name in columns if name != "tumour"}
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as table:
+        return table.read(columns=columns)
+
+
+def _arrow(values: npt.NDArray[Any]) -> pyarrow.Array:
+    """A column of numbers or truths, made of its bytes: pyarrow's own conversion imports pandas first."""
+    import pyarrow as pa
+
+    data = np.packbits(values, bitorder="little") if values.dtype == bool else np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(data)])
+
+
+def _numpy(table: pyarrow.Table, name: str) -> npt.NDArray[Any]:
+    """A column of numbers; by way of DLPack for the same reason."""
+    chunks = [np.from_dlpack(chunk) for chunk in table[name].chunks]
+    return np.concatenate(chunks) if chunks else np.zeros(0, _MEASURED[name])
 
 
 def _beside(path: Path) -> Path:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from wsi_her2.cells.table import tumour_cells
 from wsi_her2.reports.atomic import text_beside
@@ -53,70 +52,77 @@ def write_overlay_geojson(
         stream.write('{"type":"FeatureCollection","features":[')
         before = "\n"
         for feature in _features(store, classes, mask):
-            stream.write(before + json.dumps(feature, separators=(",", ":")))
+            stream.write(before + feature)
             before = ",\n"
         if cells is not None and mpp is not None:
             for feature in _cell_features(cells, _CELL_RADIUS_UM / mpp):
-                stream.write(before + json.dumps(feature, separators=(",", ":")))
+                stream.write(before + feature)
                 before = ",\n"
         stream.write("\n]}\n")
 
 
-def _features(store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> Iterator[dict[str, Any]]:
+def _features(store: PatchStore, classes: tuple[str, ...], mask: TissueMask) -> Iterator[str]:
     pieces = outline_pieces(mask)
     if pieces:
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "MultiPolygon", "coordinates": pieces},
-            "properties": {
-                "objectType": "annotation",
-                "name": "Tissue",
-                "classification": {"name": "Tissue", "color": list(_TISSUE_COLOUR)},
-                "isLocked": True,
-            },
-        }
+        yield _json(
+            {
+                "type": "Feature",
+                "geometry": {"type": "MultiPolygon", "coordinates": pieces},
+                "properties": {
+                    "objectType": "annotation",
+                    "name": "Tissue",
+                    "classification": {"name": "Tissue", "color": list(_TISSUE_COLOUR)},
+                    "isLocked": True,
+                },
+            }
+        )
     side = side_px0(store)
-    classifications = [{"name": name, "color": list(colour_of(name))} for name in classes]
+    around = [(0, 0), (side, 0), (side, side), (0, side), (0, 0)]
+    templates = [_template("tile", name, around, classes) for name in classes]
     for batch in scored_patches(store, classes):
         columns = (batch.xy.tolist(), batch.probabilities.tolist(), batch.labels.tolist())
         for (x, y), probabilities, label in zip(*columns, strict=True):
-            if classes[label] == OTHER:
-                continue
-            right, bottom = x + side, y + side
-            yield {
-                "type": "Feature",
-                "geometry": {
-                    "type": "Polygon",
-                    "coordinates": [[[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]],
-                },
-                "properties": {
-                    "objectType": "tile",
-                    "classification": classifications[label],
-                    "measurements": {
-                        name: round(share, 4) for name, share in zip(classes, probabilities, strict=True)
-                    },
-                    "isLocked": True,
-                },
-            }
+            if classes[label] != OTHER:
+                yield _filled(templates[label], around, x, y, [round(share, 4) for share in probabilities])
 
 
-def _cell_features(cells: Path, radius_px: float) -> Iterator[dict[str, Any]]:
-    classifications = [{"name": name, "color": list(colour_of(name))} for name in SCORES]
+def _cell_features(cells: Path, radius_px: float) -> Iterator[str]:
     turns = [2 * math.pi * corner / _CELL_CORNERS for corner in (*range(_CELL_CORNERS), 0)]
-    corners = [(round(radius_px * math.cos(turn)), round(radius_px * math.sin(turn))) for turn in turns]
+    around = [(round(radius_px * math.cos(turn)), round(radius_px * math.sin(turn))) for turn in turns]
+    measured = ("Membrane completeness", "Membrane strength (OD)")
+    templates = [_template("detection", name, around, measured) for name in SCORES]
     for batch in tumour_cells(cells):
         columns = (batch["x"], batch["y"], batch["her2_class"], batch["completeness"], batch["strength"])
         for x, y, grade, completeness, strength in zip(*columns, strict=True):
-            yield {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [[[x + dx, y + dy] for dx, dy in corners]]},
-                "properties": {
-                    "objectType": "detection",
-                    "classification": classifications[grade],
-                    "measurements": {
-                        "Membrane completeness": round(completeness, 3),
-                        "Membrane strength (OD)": round(strength, 4),
-                    },
-                    "isLocked": True,
-                },
-            }
+            yield _filled(templates[grade], around, x, y, [round(completeness, 3), round(strength, 4)])
+
+
+def _template(kind: str, name: str, around: Sequence[tuple[int, int]], measured: Sequence[str]) -> str:
+    """A polygon with measurements as JSON, with a place for each of its numbers.
+
+    There may be a million of them, and encoding each takes ten times as long as filling in its numbers.
+    """
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[[_NUMBER, _NUMBER] for _ in around]]},
+        "properties": {
+            "objectType": kind,
+            "classification": {"name": name, "color": list(colour_of(name))},
+            "measurements": dict.fromkeys(measured, _NUMBER),
+            "isLocked": True,
+        },
+    }
+    return _json(feature).replace("%", "%%").replace(_json(_NUMBER), "%r")
+
+
+def _filled(template: str, around: Sequence[tuple[int, int]], x: int, y: int, measured: Sequence[float]) -> str:
+    corners = [number for dx, dy in around for number in (x + dx, y + dy)]
+    return template % (*corners, *measured)
+
+
+_NUMBER = "\0"
+"""Stands where a number comes in a template; no name holds it."""
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, separators=(",", ":"))

@@ -38,6 +38,7 @@ LAYER_PX = 1600
 _FILL, _BORDER, _OTHER_FILL, _HATCH = 92, 235, 40, 170
 _NOTHING, _UNSCORED = -1, -2
 _INK, _FAINT, _PAPER = (24, 32, 40), (84, 94, 104), (255, 255, 255)
+_BAND_PX = 256
 _NICE_MM = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
@@ -143,29 +144,35 @@ def _layer(mask: TissueMask, store: PatchStore, classes: tuple[str, ...], width:
     # Which row and column of the grid each pixel of the picture lies in, by its centre.
     columns = np.floor_divide(box.x + (np.arange(width) + 0.5) * box.width / width - left, side).astype(np.int64)
     rows = np.floor_divide(box.y + (np.arange(height) + 0.5) * box.height / height - top, side).astype(np.int64)
+    # Each pixel is an entry of a palette: a class, nothing or not scored; the same again outlined or hatched.
+    nothing, unscored, entries = len(classes), len(classes) + 1, len(classes) + 2
     padded = np.pad(labels, 1, constant_values=_NOTHING)
+    padded = np.where(padded == _NOTHING, nothing, np.where(padded == _UNSCORED, unscored, padded))
     columns = np.clip(columns + 1, 0, padded.shape[1] - 1)
     rows = np.clip(rows + 1, 0, padded.shape[0] - 1)
-    at = padded[rows[:, None], columns[None, :]]
-    unreadable = cv2.resize(
-        mask.overview.unreadable.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
-    )
-    at = np.where((unreadable > 0) & (at == _NOTHING), _UNSCORED, at)
-    colours = np.zeros((len(classes) + 2, 4), np.uint8)
+    at = padded.astype(np.uint8)[rows][:, columns]
+    if mask.overview.unreadable.any():
+        unreadable = np.asarray(
+            cv2.resize(mask.overview.unreadable.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        )
+        at[(unreadable > 0) & (at == nothing)] = unscored
+    palette = np.zeros((256, 4), np.uint8)
     for index, name in enumerate(classes):
-        colours[index] = (*colour_of(name), _OTHER_FILL if name == OTHER else _FILL)
-    # Negative labels count from the end, where these two rows lie.
-    colours[_UNSCORED] = (*NOT_SCORED, _OTHER_FILL)
-    layer = colours[at]
+        palette[index] = (*colour_of(name), _OTHER_FILL if name == OTHER else _FILL)
+        palette[entries + index] = (*colour_of(name), _OTHER_FILL if name == OTHER else _BORDER)
+    palette[unscored], palette[entries + unscored] = (*NOT_SCORED, _OTHER_FILL), (*NOT_SCORED, _HATCH)
     patch_px = side * width / box.width
+    marked = np.zeros(at.shape, bool)
     if patch_px >= 4:
-        border = _borders(at, max(1, min(4, round(patch_px / 12))))
-        named = (at >= 0) & (at != (classes.index(OTHER) if OTHER in classes else _NOTHING))
-        layer[border & named, 3] = _BORDER
-    period = max(6, round(max(width, height) / 130))
-    diagonal = (np.arange(height)[:, None] + np.arange(width)[None, :]) % period < max(1, period // 4)
-    layer[(at == _UNSCORED) & diagonal, 3] = _HATCH
-    return np.asarray(layer, np.uint8)
+        marked = _borders(at, max(1, min(4, round(patch_px / 12))))
+    hatched = at == unscored
+    if hatched.any():
+        period = max(6, round(max(width, height) / 130))
+        diagonal = (np.arange(height)[:, None] + np.arange(width)[None, :]) % period < max(1, period // 4)
+        marked = np.where(hatched, diagonal, marked)
+    at += np.uint8(entries) * marked
+    # OpenCV looks bytes up in tables of one channel, so four of them are one number.
+    return np.asarray(cv2.LUT(at, palette.view(np.int32)[:, 0])).view(np.uint8).reshape(height, width, 4)
 
 
 def _label_grid(store: PatchStore, side: int) -> tuple[Int64, int, int]:
@@ -188,11 +195,10 @@ def _label_grid(store: PatchStore, side: int) -> tuple[Int64, int, int]:
     return labels, left, top
 
 
-def _borders(at: Int64, thickness: int) -> npt.NDArray[np.bool_]:
+def _borders(at: UInt8, thickness: int) -> npt.NDArray[np.bool_]:
     """Pixels near a pixel of another label: an outline around each region, inside it."""
-    values = (at + 3).astype(np.uint8)
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
-    return np.asarray(cv2.dilate(values, kernel) != cv2.erode(values, kernel), bool)
+    return np.asarray(cv2.dilate(at, kernel) != cv2.erode(at, kernel), bool)
 
 
 def _desaturated(rgb: RGB) -> RGB:
@@ -202,8 +208,13 @@ def _desaturated(rgb: RGB) -> RGB:
 
 
 def _over(rgb: RGB, layer: UInt8) -> RGB:
-    alpha = layer[..., 3:].astype(np.float32) / 255
-    return np.rint(rgb * (1 - alpha) + layer[..., :3] * alpha).astype(np.uint8)
+    blended = rgb.copy()
+    for top in range(0, len(rgb), _BAND_PX):
+        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(layer[top : top + _BAND_PX, :, 3]))
+        part = np.s_[top + y : top + y + height, x : x + width]
+        alpha = layer[part][..., 3:].astype(np.float32) / 255
+        blended[part] = np.rint(rgb[part] * (1 - alpha) + layer[part][..., :3] * alpha).astype(np.uint8)
+    return blended
 
 
 def _legend(

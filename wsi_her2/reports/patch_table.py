@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from wsi_her2.reports.atomic import text_beside
@@ -28,6 +29,7 @@ def write_patch_csv(path: Path, store: PatchStore, classes: tuple[str, ...]) -> 
     with text_beside(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["x", "y", "width", "height", "tissue", *(f"prob_{name}" for name in classes), "label"])
+        templates = [_template(side, name, len(classes)) for name in classes]
         for batch in scored_patches(store, classes):
             columns = (
                 batch.xy.tolist(),
@@ -36,5 +38,12 @@ def write_patch_csv(path: Path, store: PatchStore, classes: tuple[str, ...]) -> 
                 batch.labels.tolist(),
             )
             for (x, y), tissue, probabilities, label in zip(*columns, strict=True):
-                shares = (f"{share:.4f}" for share in probabilities)
-                writer.writerow([x, y, side, side, f"{tissue:.4f}", *shares, classes[label]])
+                stream.write(templates[label] % (x, y, tissue, *probabilities))
+
+
+def _template(side: int, label: str, n_classes: int) -> str:
+    """A row with a place for each of its numbers: only the label can need quotes."""
+    cell = io.StringIO()
+    csv.writer(cell, lineterminator="\n").writerow([label])
+    shares = ",".join(["%.4f"] * n_classes)
+    return f"%d,%d,{side},{side},%.4f,{shares}," + cell.getvalue().replace("%", "%%")

@@ -52,7 +52,8 @@ def measure_quality(batch: RGB) -> Float32:
         # Every fourth pixel has the same distribution as all.
         spread = mean[::2, ::2].ravel()
         row[3] = np.partition(spread, spread.size // 100)[spread.size // 100]
-        row[4:] = _colours(patch)
+    if len(batch):
+        measured[:, 4:] = _colours(np.stack([_colour_densities(patch) for patch in batch]))
     return measured
 
 
@@ -73,15 +74,21 @@ def _details(mean: Float32) -> tuple[float, float, float]:
     return finest / (cells + 1e-6), larger / (cells + 1e-6), largest / (larger + 1e-6)
 
 
-def _colours(patch: RGB) -> tuple[float, float, float]:
-    """Shares of eosin and foreign colour in the stained pixels, and of stained pixels; of every 16th pixel."""
+def _colour_densities(patch: RGB) -> Float32:
+    """Optical density of every 16th pixel, blurred to what such a pixel stands for."""
     height, width = (max(1, side // 2) for side in patch.shape[:2])
     halved = np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    density = _halved(_blurred(_density(halved), 0.5))
+    return _halved(_blurred(_density(halved), 0.5))
+
+
+def _colours(densities: Float32) -> Float32:
+    """Shares of eosin and foreign colour in the stained pixels, and of stained pixels (float32 N x 3).
+
+    All patches (float32 N x H x W x 3) are one image, because they are so small that calls would cost the most.
+    """
+    count, height, width, _ = densities.shape
+    density = densities.reshape(count * height, width, 3)
     stained = channel_mean(density) > _STAINED_DENSITY
-    count = int(np.count_nonzero(stained))
-    if count == 0:
-        return 0.0, 0.0, 0.0
     red, green, blue = cv2.split(density)
     eosin = (green > 1.25 * red) & (green > 1.25 * blue)
     length = np.maximum(cv2.sqrt(red * red + green * green + blue * blue), 1e-3)
@@ -90,8 +97,13 @@ def _colours(patch: RGB) -> tuple[float, float, float]:
     foreign = (np.abs(unexplained) > _UNEXPLAINED * length) | (cv2.min(hematoxylin, dab) < -0.25 * length)
     weakest, strongest = channel_extremes(density)
     foreign |= strongest - weakest < _COLOURLESS * strongest
-    shares = (np.count_nonzero(eosin & stained) / count, np.count_nonzero(foreign & stained) / count)
-    return *shares, count / stained.size
+    in_each = [
+        np.count_nonzero(pixels.reshape(count, -1), axis=1)
+        for pixels in (eosin & stained, foreign & stained, stained)
+    ]
+    of_stained, of_all = np.maximum(in_each[2], 1), height * width
+    shares = (in_each[0] / of_stained, in_each[1] / of_stained, in_each[2] / of_all)
+    return np.stack(shares, axis=1).astype(np.float32)
 
 
 def _density(patch: RGB) -> Float32:

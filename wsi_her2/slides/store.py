@@ -7,6 +7,7 @@ block as done only when all of it is on disk. A store that was interrupted there
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class PatchStore:
     def __init__(self, group: zarr.Group, *, complete: bool = False) -> None:
         self._group = group
         self._columns: dict[str, npt.NDArray[Any]] | None = {} if complete else None
+        self._written: dict[str, zarr.Array[Any]] = {}
         attributes: dict[str, Any] = dict(group.attrs)
         if attributes.get("layout") != LAYOUT:
             raise StoreError(
@@ -193,7 +195,7 @@ class PatchStore:
             There is no such block, or the rows are not those of a block.
         """
         rows = slice(block * self._rows, (block + 1) * self._rows)
-        n_blocks = self._array("done").shape[0]
+        n_blocks = self._writable("done").shape[0]
         if not 0 <= block < n_blocks:
             raise ValueError(f"block {block} of a store of {n_blocks} blocks")
         for name, given in (
@@ -204,13 +206,13 @@ class PatchStore:
         ):
             if given is not None and len(given) != self._rows:
                 raise ValueError(f"{len(given)} rows of {name} for a block of {self._rows}")
-        if pixels is not None and "pixels" in self._group:
-            self._array("pixels")[rows] = pixels
+        if pixels is not None and self._keeps_pixels:
+            self._writable("pixels")[rows] = pixels
         if measures is not None and self.measure_names:
-            self._array("measures")[rows] = measures
-        self._array("quality")[rows] = quality
-        self._array("probabilities")[rows] = probabilities
-        self._array("done")[block] = 1
+            self._writable("measures")[rows] = measures
+        self._writable("quality")[rows] = quality
+        self._writable("probabilities")[rows] = probabilities
+        self._writable("done")[block] = 1
 
     def write_overview(self, mask: TissueMask, picture: Overview | None = None) -> None:
         """Keep the overview of the slide and the tissue found on it.
@@ -250,7 +252,7 @@ class PatchStore:
             np.asarray(images["rgb"], np.uint8),
             np.asarray(images["unreadable"], bool),
             float(attributes["mpp"]),
-            Box(*(int(value) for value in attributes["box"])),
+            self._overview_box(),
         )
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
@@ -263,7 +265,11 @@ class PatchStore:
         array = self._array("overview/picture")
         rgb = np.asarray(array[:], np.uint8)
         mpp: Any = array.attrs["mpp"]
-        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self.read_overview().overview.box)
+        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self._overview_box())
+
+    def _overview_box(self) -> Box:
+        attributes: dict[str, Any] = dict(self._group["overview"].attrs)
+        return Box(*(int(value) for value in attributes["box"]))
 
     def write_examples(self, examples: Mapping[str, Sequence[tuple[int, int, RGB]]]) -> None:
         """Keep a few patches of each class: level-0 position and pixels (uint8 H x W x 3, all of one size)."""
@@ -369,6 +375,16 @@ class PatchStore:
             raise StoreError(
                 f"{self._group.store_path}: a chunk of {name!r} is damaged ({error}). Run again with --fresh."
             ) from error
+
+    @cached_property
+    def _keeps_pixels(self) -> bool:
+        return "pixels" in self._group
+
+    def _writable(self, name: str) -> zarr.Array[Any]:
+        """An array of the grid, opened once: what describes it is read from a file, and does not change."""
+        if name not in self._written:
+            self._written[name] = self._array(name)
+        return self._written[name]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group.get(name)

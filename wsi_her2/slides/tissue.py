@@ -6,7 +6,10 @@ denser than the slide's own glass *and* either coloured or textured. Pen, glass 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -82,7 +85,6 @@ class TissueMask:
     pen: Mask
     overview: Overview
     white_point: WhitePoint
-    _sums: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
     @property
     def area_mm2(self) -> float:
@@ -122,6 +124,11 @@ class TissueMask:
         inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
         return np.asarray(inside / area, np.float32)
 
+    @cached_property
+    def _sums(self) -> npt.NDArray[np.int32]:
+        """Tissue pixels above and to the left of each corner of a pixel (int32 H + 1 x W + 1)."""
+        return np.asarray(cv2.integral(self.tissue.view(np.uint8), sdepth=cv2.CV_32S), np.int32)
+
 
 def detect_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
     """Find the tissue of a slide.
@@ -140,24 +147,20 @@ def detect_tissue(slide: Slide, settings: TissueSettings | None = None) -> Tissu
     longest_um = max(slide.bounds.width, slide.bounds.height) * slide.mpp
     overview = slide.overview(max(settings.overview_mpp, longest_um / settings.max_overview_px))
     white = estimate_white_point(overview.rgb, overview.unreadable)
-    density = optical_density(overview.rgb, white.rgb)
-    pen = _pen(density, overview.mpp, settings) & ~overview.unreadable
-    tissue = _tissue(density, pen | overview.unreadable, overview.mpp, settings)
-    return tissue_mask(tissue, pen, overview, white)
+    pen = _pen(overview, white, settings) & ~overview.unreadable
+    tissue = _tissue(overview, white, pen | overview.unreadable, settings)
+    return TissueMask(tissue, pen, overview, white)
 
 
 def tissue_mask(tissue: Mask, pen: Mask, overview: Overview, white: WhitePoint) -> TissueMask:
     """Put a mask together; `tissue` and `pen` are bool H x W over the overview."""
-    sums = np.zeros((tissue.shape[0] + 1, tissue.shape[1] + 1), np.int64)
-    sums[1:, 1:] = tissue.astype(np.int64).cumsum(0).cumsum(1)
-    return TissueMask(tissue, pen, overview, white, sums)
+    return TissueMask(tissue, pen, overview, white)
 
 
 def tissue_overlay(mask: TissueMask) -> RGB:
     """The overview with the tissue outlined in green, ink in magenta and the rest dimmed (uint8 H x W x 3)."""
-    rgb = mask.overview.rgb.copy()
-    outside = ~mask.tissue
-    rgb[outside] = (rgb[outside] * 0.65).astype(np.uint8)
+    rgb = np.asarray(cv2.LUT(mask.overview.rgb, (np.arange(256) * 0.65).astype(np.uint8)), np.uint8)
+    cv2.copyTo(mask.overview.rgb, mask.tissue.view(np.uint8), rgb)
     thickness = max(1, round(max(rgb.shape[:2]) / 800))
     for region, colour in ((mask.tissue, (0, 150, 60)), (mask.pen, (200, 0, 160))):
         contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -184,43 +187,120 @@ def outline_pieces(mask: TissueMask) -> list[list[list[tuple[int, int]]]]:
     return [pieces[index] for index in sorted(pieces)]
 
 
-def _tissue(density: Float32, excluded: Mask, mpp: float, settings: TissueSettings) -> Mask:
-    mean = channel_mean(density)
+def _tissue(overview: Overview, white: WhitePoint, excluded: Mask, settings: TissueSettings) -> Mask:
+    mpp = overview.mpp
     sigma = max(0.6, settings.smoothing_um / mpp)
-    smooth = cv2.GaussianBlur(density, (0, 0), sigma)
-    least, most = channel_extremes(smooth)
-    local_mean = cv2.GaussianBlur(mean, (0, 0), sigma)
-    texture = np.sqrt(np.maximum(cv2.GaussianBlur(mean * mean, (0, 0), sigma) - local_mean**2, 0.0))
-    evidence = (most - least > settings.min_chroma) | (texture > settings.min_texture)
-    tissue = ((channel_mean(smooth) > settings.min_density) & evidence & ~excluded).astype(np.uint8)
+    found = np.zeros(excluded.shape, np.uint8)
+    # What is averaged is as dense as the densest of it: a little less is asked for, against rounding.
+    for inner, density, core in _dense_parts(overview, white, 0.9 * settings.min_density, sigma):
+        mean = channel_mean(density)
+        smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), sigma), np.float32)
+        least, most = channel_extremes(smooth)
+        local_mean = cv2.GaussianBlur(mean, (0, 0), sigma)
+        texture = np.sqrt(np.maximum(cv2.GaussianBlur(mean * mean, (0, 0), sigma) - local_mean**2, 0.0))
+        evidence = (most - least > settings.min_chroma) | (texture > settings.min_texture)
+        found[inner] = ((channel_mean(smooth) > settings.min_density) & evidence)[core] & ~excluded[inner]
+    tissue = np.zeros(excluded.shape, bool)
+    x, y, width, height = cv2.boundingRect(found)
+    if width == 0:
+        return tissue
+    # Nothing below changes what lies outside the box; its margin tells a gap at the edge of it from a hole.
+    margin = 2 + _disc_radius(1.75 * settings.smoothing_um / mpp)
+    box = np.s_[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
     # A scratch, a coverslip edge or a hair is long but thin.
-    tissue = _open(tissue, 1.75 * settings.smoothing_um / mpp)
-    tissue = _close(tissue, settings.closing_um / mpp)
-    tissue = _fill_holes(tissue, settings.max_hole_um2 / mpp**2)
-    tissue[excluded] = 0
-    return _without_small_pieces(tissue, settings.min_tissue_um2 / mpp**2)
+    pieces = _open(found[box], 1.75 * settings.smoothing_um / mpp)
+    pieces = _close(pieces, settings.closing_um / mpp)
+    pieces = _fill_holes(pieces, settings.max_hole_um2 / mpp**2)
+    pieces[excluded[box]] = 0
+    tissue[box] = _without_small_pieces(pieces, settings.min_tissue_um2 / mpp**2)
+    return tissue
 
 
-def _pen(density: Float32, mpp: float, settings: TissueSettings) -> Mask:
+def _pen(overview: Overview, white: WhitePoint, settings: TissueSettings) -> Mask:
     """Ink by its hue: no mixture of hematoxylin, eosin and DAB looks like it.
 
     In density, hematoxylin absorbs red at most 1.4 times as much as green and blue at least a quarter as much as
     red, eosin little blue, DAB more blue than green; green ink absorbs red far more than green, blue ink hardly
     any blue, red ink green and blue alike and hardly any red, and black ink everything.
     """
-    smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), max(0.6, 4.0 / mpp)), np.float32)
-    red, green, blue = cv2.split(smooth)
-    cool = ((red > 1.6 * green) | ((red > 1.25 * green) & (blue < 0.2 * red))) & (red > 0.25)
-    warm = (green > 0.2) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
-    least, most = channel_extremes(smooth)
-    black = (least > 0.65) & (most < 1.45 * least)
-    ink = _open((cool | warm | black).astype(np.uint8), 12.0 / mpp)
+    mpp = overview.mpp
+    sigma = max(0.6, 4.0 / mpp)
+    ink = np.zeros(overview.rgb.shape[:2], np.uint8)
+    for inner, density, core in _dense_parts(overview, white, 0.9 * _INK_DENSITY, sigma):
+        smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), sigma), np.float32)
+        red, green, blue = cv2.split(smooth)
+        cool = ((red > 1.6 * green) | ((red > 1.25 * green) & (blue < 0.2 * red))) & (red > 0.25)
+        warm = (green > _INK_DENSITY) & (blue > 0.75 * green) & (blue < 1.35 * green) & (red < 0.28 * green)
+        least, most = channel_extremes(smooth)
+        black = (least > 0.65) & (most < 1.45 * least)
+        ink[inner] = (cool | warm | black)[core]
+    if not ink.any():
+        return np.zeros(ink.shape, bool)
+    ink = _open(ink, 12.0 / mpp)
     ink = _without_small_pieces(ink, 0.25 * settings.min_tissue_um2 / mpp**2).astype(np.uint8)
     return np.asarray(cv2.dilate(ink, _disc(settings.pen_margin_um / mpp)), bool)
 
 
+_INK_DENSITY = 0.2
+"""That of the palest ink in the channel that it absorbs most."""
+
+_BAND_PX = 256
+
+Window = tuple[slice, slice]
+
+
+def _dense_parts(
+    overview: Overview, white: WhitePoint, density: float, sigma_px: float
+) -> Iterator[tuple[Window, Float32, Window]]:
+    """Parts of the overview outside of which nothing is denser than glass, also once it is blurred.
+
+    Most of a slide is glass, and what is known to be glass need not be measured; nor does memory then grow with
+    the overview.
+
+    Parameters
+    ----------
+    overview : Overview
+    white : WhitePoint
+    density : float
+        That some channel of a pixel must have.
+    sigma_px : float
+        Of the blur.
+
+    Yields
+    ------
+    inner : tuple of slice
+        The part, in the overview.
+    density : float32 h x w x 3
+        Optical density of the part with a margin as wide as the blur reaches.
+    core : tuple of slice
+        The part, in `density`.
+    """
+    reach = math.ceil(4 * sigma_px) + 2
+    rows, columns = overview.rgb.shape[:2]
+    palest = tuple(level * 10**-density for level in white.rgb)
+    dense = cv2.bitwise_not(cv2.inRange(overview.rgb, palest, (255.0, 255.0, 255.0)))
+    for top in range(0, rows, _BAND_PX):
+        bottom = min(rows, top + _BAND_PX)
+        x, y, width, height = cv2.boundingRect(dense[max(0, top - reach) : bottom + reach])
+        if width == 0:
+            continue
+        first, last = (
+            max(top, max(0, top - reach) + y - reach),
+            min(bottom, max(0, top - reach) + y + height + reach),
+        )
+        left, right = max(0, x - reach), min(columns, x + width + reach)
+        upper, outer = max(0, first - reach), max(0, left - reach)
+        around = overview.rgb[upper : last + reach, outer : right + reach]
+        core = np.s_[first - upper : last - upper, left - outer : right - outer]
+        yield np.s_[first:last, left:right], optical_density(around, white.rgb), core
+
+
+def _disc_radius(radius_px: float) -> int:
+    return max(1, round(radius_px))
+
+
 def _disc(radius_px: float) -> npt.NDArray[np.uint8]:
-    size = 2 * max(1, round(radius_px)) + 1
+    size = 2 * _disc_radius(radius_px) + 1
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.slides.backends import RGB
-from wsi_her2.slides.channels import channel_extremes, channel_mean
+from wsi_her2.slides.channels import Float32, channel_extremes, channel_mean
 
 _SMOOTH_SD = 3.0
 _NEUTRAL_RANGE = 40
@@ -55,15 +55,17 @@ def estimate_white_point(rgb: RGB, ignore: npt.NDArray[np.bool_] | None = None) 
         Pixels to leave out, such as unreadable ones.
     """
     ignored = np.zeros(rgb.shape[:2], bool) if ignore is None else ignore
+    lightness = channel_mean(rgb)
+    least, most = channel_extremes(rgb)
     # Scanners pad what they did not scan with pure white: that is not glass, unless there is no other.
-    padding = channel_extremes(rgb)[0] == 255
-    smooth = _smooth_neutral_bright(rgb)
+    padding = least == 255
+    smooth = _smooth(lightness) & (cv2.subtract(most, least) < _NEUTRAL_RANGE) & (lightness > _BRIGHT)
     for left_out, min_share in ((ignored | padding, _MIN_SHARE_BESIDE_PADDING), (ignored, _MIN_SHARE)):
         background = smooth & ~left_out
-        if background.sum() >= max(16, min_share * background.size):
-            pixels = rgb[_at_brightest_mode(rgb, background)]
-            red, green, blue = (float(value) for value in np.median(pixels, axis=0))
-            return WhitePoint((red, green, blue), "background", len(pixels) / background.size)
+        if np.count_nonzero(background) >= max(16, min_share * background.size):
+            glass = _at_brightest_mode(lightness, background)
+            red, green, blue = (_median(_counts(rgb, glass, channel)) for channel in range(3))
+            return WhitePoint((red, green, blue), "background", np.count_nonzero(glass) / background.size)
     considered = rgb[~ignored] if not ignored.all() else rgb.reshape(-1, 3)
     red, green, blue = (float(value) for value in np.percentile(considered, 99.5, axis=0))
     return WhitePoint((red, green, blue), "brightest", 0.005)
@@ -76,22 +78,38 @@ def white_table(white: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(levels * scale), 0, 255).astype(np.uint8).reshape(256, 1, 3)
 
 
-def _smooth_neutral_bright(rgb: RGB) -> npt.NDArray[np.bool_]:
-    lightness = channel_mean(rgb)
+def _smooth(lightness: Float32) -> npt.NDArray[np.bool_]:
     mean = cv2.blur(lightness, (5, 5))
     variance = cv2.blur(lightness * lightness, (5, 5)) - mean * mean
-    least, most = channel_extremes(rgb)
-    return np.asarray((variance < _SMOOTH_SD**2) & (most - least < _NEUTRAL_RANGE) & (lightness > _BRIGHT), bool)
+    return np.asarray(variance < _SMOOTH_SD**2, bool)
 
 
-def _at_brightest_mode(rgb: RGB, background: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _at_brightest_mode(lightness: Float32, background: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Of the background, the pixels at the brightest level that many of them share.
 
     Pale smooth stroma can pass for background, but glass is brighter.
     """
-    lightness = channel_mean(rgb)
-    counts = np.bincount(lightness[background].astype(np.int64), minlength=256).astype(np.float64)
-    counts = np.convolve(counts, np.ones(3), mode="same")
+    counts = np.convolve(_counts(lightness.astype(np.uint8), background), np.ones(3), mode="same")
     start = int(np.flatnonzero(counts >= _MODE_SHARE * counts.max()).max())
     mode = start - int(np.argmax(counts[start - 8 : start + 1][::-1])) if start >= 8 else start
     return np.asarray(background & (np.abs(lightness - mode - 0.5) <= 3), bool)
+
+
+def _counts(
+    image: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_], channel: int = 0
+) -> npt.NDArray[np.float64]:
+    """How many of the chosen pixels have each grey level in a channel (float64 256); whole numbers."""
+    # OpenCV counts in float32, in which whole numbers end at 2**24.
+    rows = max(1, 2**24 // image.shape[1])
+    parts = [
+        cv2.calcHist([image[top : top + rows]], [channel], where[top : top + rows].view(np.uint8), [256], [0, 256])
+        for top in range(0, len(image), rows)
+    ]
+    return np.sum(parts, axis=0, dtype=np.float64).reshape(-1)
+
+
+def _median(counts: npt.NDArray[np.float64]) -> float:
+    """Median of grey levels of which there are so many each; as of numbers, between the two in the middle."""
+    upto, total = counts.cumsum(), counts.sum()
+    lower, upper = np.searchsorted(upto, [np.ceil(total / 2), np.floor(total / 2) + 1])
+    return float(lower + upper) / 2
