@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -19,7 +20,7 @@ from pipelines.fingerprint import software_version
 from pipelines.results import read_results, write_json
 from wsi_her2.errors import OutputError
 from wsi_her2.reports.run_page import write_run_page
-from wsi_her2.reports.slide_table import SLIDE_COLUMNS, slide_row, write_slides_csv
+from wsi_her2.reports.slide_table import SLIDE_COLUMNS, SlideRow, slide_row, write_slides_csv
 from wsi_her2.scoring.result import SlideResult
 
 SLIDES_FILE, RUN_FILE, PAGE_FILE = "slides.csv", "run.json", "index.html"
@@ -113,7 +114,7 @@ def describe_run(
     }
 
 
-def write_summaries(output: Path, newest: Iterable[SlideResult] = ()) -> list[SlideResult]:
+def write_summaries(output: Path, newest: Iterable[SlideResult] = ()) -> int:
     """Write `slides.csv` and `index.html` from all results in a folder.
 
     Parameters
@@ -124,14 +125,14 @@ def write_summaries(output: Path, newest: Iterable[SlideResult] = ()) -> list[Sl
 
     Returns
     -------
-    list of SlideResult
-        By slide identifier.
+    int
+        How many slides they list, in the order of their identifiers.
     """
-    by_slide = {result.slide_id: result for result in (*read_results(output), *newest)}
-    results = [by_slide[slide_id] for slide_id in sorted(by_slide)]
-    write_slides_csv(output / SLIDES_FILE, results)
-    write_run_page(output / PAGE_FILE, results, {"version": software_version()})
-    return results
+    by_slide = {result.slide_id: SlideRow.of(result) for result in chain(read_results(output), newest)}
+    rows = [by_slide[slide_id] for slide_id in sorted(by_slide)]
+    write_slides_csv(output / SLIDES_FILE, rows)
+    write_run_page(output / PAGE_FILE, rows, {"version": software_version()})
+    return len(rows)
 
 
 def _cannot_write(output: Path, error: OSError) -> OutputError:

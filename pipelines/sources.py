@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_her2.errors import ConfigurationError, OutputError
+from wsi_her2.reports.reading_ahead import read_ahead
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".btf", ".czi", ".dcm", ".mrxs", ".ndpi", ".qptiff", ".scn", ".svs", ".svslide", ".tif", ".tiff"}
@@ -148,13 +149,18 @@ def safe_name(stem: str) -> str:
 
 def known_slides(output: Path) -> dict[str, str]:
     """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over."""
-    known = {}
-    for file in sorted(output.glob(f"*/{RESULT_FILE}")):
-        try:
-            known[file.parent.name] = str(json.loads(file.read_text(encoding="utf-8"))["path"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return known
+    names = folder_names(output)
+    paths = read_ahead(_path_of_slide, (output / name / RESULT_FILE for name in names))
+    return {name: path for name, path in zip(names, paths, strict=True) if path is not None}
+
+
+def folder_names(output: Path) -> list[str]:
+    """Names of the folders in an output folder, which are those of slides but for a few, in their order."""
+    try:
+        with os.scandir(output) as entries:
+            return sorted(entry.name for entry in entries if entry.name != PARTIAL_FOLDER and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
@@ -197,3 +203,10 @@ def _slides_below(folder: Path) -> Iterator[Path]:
 
 def _folded(slide_id: str) -> str:
     return unicodedata.normalize("NFC", slide_id).casefold()
+
+
+def _path_of_slide(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_bytes())["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
