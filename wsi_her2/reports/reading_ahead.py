@@ -38,9 +38,7 @@ def read_ahead(read: Callable[[_Item], _Read], items: Iterable[_Item]) -> Iterat
     rest = iter(items)
     parts = iter(lambda: tuple(islice(rest, _TOGETHER)), ())
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: deque[Future[list[_Read]]] = deque(
-            pool.submit(read_some, part) for part in islice(parts, _AHEAD)
-        )
+        waiting: deque[Future[list[_Read]]] = deque(pool.submit(read_some, part) for part in islice(parts, _AHEAD))
         while waiting:
             yield from waiting.popleft().result()
             waiting.extend(pool.submit(read_some, part) for part in islice(parts, 1))

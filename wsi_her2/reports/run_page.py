@@ -21,7 +21,7 @@ PER_PAGE = 50
 """Slides that the page shows at a time, and that stand there without JavaScript."""
 
 FEW = 200
-"""Up to so many slides all stand there without JavaScript."""
+"""Up to so many slides all stand there without JavaScript, and maps, each of megabytes, are shown unasked."""
 
 _MOST_CAUSES = 40
 _STATUS_LABELS = ("not assessable", "failed")
@@ -44,17 +44,29 @@ _COLUMNS = (
     _Column("result", "Result", "rank"),
     _Column("review", "Review", "most", "Two ways of calling the slide disagree: somebody must look"),
     _Column("confidence", "Confidence", "number", "Share of resamples of the tissue with the same score"),
-    _Column("h_score", "H-score", "number", "0 to 300"),
-    _Column("pct_0", "% 0", "number"),
-    _Column("pct_1", "% 1+", "number"),
-    _Column("pct_2", "% 2+", "number"),
-    _Column("pct_3", "% 3+", "number"),
+    _Column("h_score", "H\N{NON-BREAKING HYPHEN}score", "number", "0 to 300"),
+    _Column("pct_0", "%\N{NO-BREAK SPACE}0", "number"),
+    _Column("pct_1", "%\N{NO-BREAK SPACE}1+", "number"),
+    _Column("pct_2", "%\N{NO-BREAK SPACE}2+", "number"),
+    _Column("pct_3", "%\N{NO-BREAK SPACE}3+", "number"),
     _Column("complete", "% complete", "number", "Counted tumour cells with complete membrane staining"),
     _Column("tumour", "Tumour patches", "number"),
     _Column("tissue", "Tissue mm²", "number"),
 )
-_DATA = (*(column.name for column in _COLUMNS), "path", "group", "reason", "causes", "report", "heatmap")
+_DATA = (
+    *(column.name for column in _COLUMNS),
+    "path",
+    "group",
+    "reason",
+    "disagreement",
+    "causes",
+    "report",
+    "heatmap",
+)
 """What the data holds of a slide, in order."""
+
+_SPANNED = 8
+"""Columns in which a slide without a call has nothing but the reason: from `review` to `complete`."""
 
 
 def write_run_page(path: Path, rows: Iterable[SlideRow], run: Mapping[str, Any]) -> None:
@@ -91,13 +103,15 @@ def write_run_page(path: Path, rows: Iterable[SlideRow], run: Mapping[str, Any])
         "labels": LABELS,
         "colours": {label: _colours(label) for label in LABELS},
         "plain": plain,
+        "maps": len(lines) <= FEW,
+        "spanned": _SPANNED,
         "figures": figures,
         "scored": figures.slides - sum(count for _, count in unscored),
         "unscored": unscored,
         "calls": _bars([(label, figures.labels[label], {"result": label}) for label in LABELS]),
         "confidences": _bars(_confidences(figures)),
         "causes": _causes(figures.causes),
-        "data": _data(figures.causes, lines),
+        "data": _data(figures.causes, lines, maps=len(lines) <= FEW),
         "table": _TABLE if path.with_name(_TABLE).is_file() else "",
         "run": [(str(key), _shown(value)) for key, value in run.items()],
         "whole": _whole,
@@ -124,7 +138,8 @@ def _values(row: SlideRow, causes: tuple[int, ...], files: frozenset[str]) -> tu
         _rounded(row.tissue_mm2, 1),
         row.path,
         row.her2_group if row.her2_group and row.her2_group != label else "",
-        row.reason or (f"{row.disagreement}." if row.disagreement else ""),
+        row.reason,
+        row.disagreement,
         causes,
         f"{base}/report.html" if "report.html" in files else "",
         f"{base}/heatmap.png" if "heatmap.png" in files else "",
@@ -147,11 +162,12 @@ def _files_of(folder: Path, slide_id: str) -> frozenset[str]:
         return frozenset()
 
 
-def _data(causes: list[Cause], lines: list[str]) -> Iterator[Any]:
+def _data(causes: list[Cause], lines: list[str], *, maps: bool) -> Iterator[Any]:
     """The page's data as JSON, in parts that the template puts out as they are."""
     from markupsafe import Markup
 
-    head = {"columns": _DATA, "labels": LABELS, "colours": [_colours(label) for label in LABELS]}
+    colours = [_colours(label) for label in LABELS]
+    head = {"columns": _DATA, "labels": LABELS, "colours": colours, "maps": maps, "spanned": _SPANNED}
     yield Markup(f'{_as_json(head)[:-1]},"causes":{_as_json([(c.key, c.text) for c in causes])},"rows":[\n')
     for number, line in enumerate(lines):
         yield Markup(f"{',' if number else ''}{line}\n")

@@ -63,7 +63,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:
-    """What the table and the page of a run show of a slide: a fraction of its result, so that all rows fit in memory.
+    """What the table and the page of a run show of a slide: so little of its result that all rows fit in memory.
 
     Fields are the columns of `slides.csv` before they are written as text (see `docs/outputs.md`), and what only
     the page shows. None stands for what is not known.
@@ -73,7 +73,7 @@ class SlideRow:
     refusals : tuple of str
         What the gate says of a slide that is not assessable, without the figures.
     disagreement : str
-        What the second opinion says where somebody must look; empty elsewhere.
+        What the second opinion gives where somebody must look; empty elsewhere.
     """
 
     slide_id: str
@@ -145,7 +145,7 @@ class SlideRow:
             second_opinion=second.score if second else None,
             review=second.review if second else None,
             refusals=tuple(reason.message for reason in result.gate),
-            disagreement=second.explanation if second and second.review else "",
+            disagreement=f"{second.way} give {second.score}" if second and second.review else "",
         )
 
     def texts(self) -> dict[str, str]:

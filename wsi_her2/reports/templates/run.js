@@ -10,7 +10,7 @@
   var collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
   // What is wanted stands in the address, so that reloading, Back and a bookmark keep it.
-  var WANTED = ["q", "result", "review", "confidence", "cause", "sort", "page"];
+  var WANTED = ["q", "result", "review", "confidence", "cause", "sort", "maps", "page"];
   var wanted = {}, shownHash = null, matching = [], printing = false, typing = 0;
 
   function fromHash() {
@@ -71,7 +71,7 @@
       var row = rows[place];
       words[place] = [
         row[at.slide], row[at.path], data.labels[row[at.result]], row[at.group],
-        row[at.review] ? "needs review" : "", row[at.reason]
+        row[at.review] ? "review" : "", row[at.disagreement], row[at.reason]
       ].join("\n").toLowerCase();
     }
     return words[place];
@@ -103,9 +103,19 @@
   }
   function cell(tr, kind, text) { return tr.appendChild(element("td", text, kind)); }
   function fixed(value, decimals) { return value === null ? "" : value.toFixed(decimals); }
+  function drawMeasures(tr, row) {
+    var review = cell(tr), sure = row[at.confidence];
+    if (row[at.review]) {
+      review.appendChild(element("span", "review", "flag"));
+      review.appendChild(element("small", row[at.disagreement]));
+    }
+    cell(tr, "num", sure === null ? "" : Math.round(100 * sure) + " %");
+    cell(tr, "num", fixed(row[at.h_score], 0));
+    ["pct_0", "pct_1", "pct_2", "pct_3", "complete"].forEach(function (name) { cell(tr, "num", fixed(row[at[name]], 1)); });
+  }
   function drawn(row) {
-    var tr = document.createElement("tr"), map = cell(tr), slide = cell(tr, "s wrap"), result = cell(tr), review = cell(tr);
-    if (row[at.heatmap]) {
+    var tr = document.createElement("tr"), map = cell(tr), slide = cell(tr, "s wrap"), result = cell(tr);
+    if (row[at.heatmap] && maps()) {
       var picture = element("img");
       picture.loading = "lazy";
       picture.decoding = "async";
@@ -116,22 +126,19 @@
     }
     if (row[at.report]) slide.appendChild(element("a", row[at.slide])).href = row[at.report];
     else slide.appendChild(document.createTextNode(row[at.slide]));
-    slide.appendChild(element("small", row[at.path]));
-    if (row[at.reason]) slide.appendChild(element("p", row[at.reason]));
+    slide.appendChild(element("small", row[at.path])).title = row[at.path];
     var chip = result.appendChild(element("span", data.labels[row[at.result]], "chip"));
     chip.style.background = data.colours[row[at.result]][0];
     chip.style.color = data.colours[row[at.result]][1];
-    if (row[at.group]) result.appendChild(document.createTextNode(" " + row[at.group]));
-    if (row[at.review]) review.appendChild(element("span", "needs review", "flag"));
-    var sure = row[at.confidence];
-    cell(tr, "num", sure === null ? "" : Math.round(100 * sure) + " %");
-    cell(tr, "num", fixed(row[at.h_score], 0));
-    ["pct_0", "pct_1", "pct_2", "pct_3", "complete"].forEach(function (name) { cell(tr, "num", fixed(row[at[name]], 1)); });
-    cell(tr, "num", fixed(row[at.tumour], 0));
+    if (row[at.group]) result.appendChild(element("small", row[at.group]));
+    if (row[at.reason]) cell(tr, "why wrap", row[at.reason]).colSpan = data.spanned;
+    else drawMeasures(tr, row);
+    cell(tr, "num", row[at.tumour] === null ? "" : row[at.tumour].toLocaleString("en"));
     cell(tr, "num", fixed(row[at.tissue], 1));
     return tr;
   }
 
+  function maps() { return wanted.maps ? wanted.maps === "1" : data.maps; }
   function pages() { return Math.max(1, Math.ceil(matching.length / PER_PAGE)); }
   function page() { return Math.min(Math.max(parseInt(wanted.page, 10) || 1, 1), pages()); }
   function show() {
@@ -140,6 +147,8 @@
     var part = document.createDocumentFragment();
     shown.forEach(function (place) { part.appendChild(drawn(rows[place])); });
     body.replaceChildren(part);
+    by("slides").classList.toggle("plain", !maps());
+    by("maps").checked = maps();
     by("none").hidden = matching.length > 0;
     all("button[data-step]").forEach(function (button) {
       button.disabled = page() === (button.dataset.step < 0 ? 1 : pages());
@@ -167,7 +176,7 @@
       chips.appendChild(button);
     }
     var cause = data.causes.filter(function (known) { return known[0] === wanted.cause; })[0];
-    if (wanted.review) chip("needs review", ["review"]);
+    if (wanted.review) chip("to review", ["review"]);
     if (wanted.confidence) chip("confidence " + wanted.confidence, ["confidence"]);
     if (wanted.cause) chip(cause ? cause[1] : "another reason", ["cause"]);
     if (["q", "result", "review", "confidence", "cause"].some(function (name) { return wanted[name]; })) {
@@ -211,6 +220,7 @@
     if (link) link.focus();
   });
   by("result").addEventListener("change", function () { want({ result: by("result").value }); });
+  by("maps").addEventListener("change", function () { want({ maps: by("maps").checked ? "1" : "0", page: wanted.page }); });
   by("page").addEventListener("change", function () { want({ page: by("page").value }); });
   all("button[data-step]").forEach(function (button) {
     button.addEventListener("click", function () {
