@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names
+from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names, read_result_file
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.scoring.result import SlideResult
@@ -34,7 +34,7 @@ def write_result(folder: Path, result: SlideResult) -> None:
 
 def read_result(folder: Path) -> SlideResult | None:
     """`result.json` of a folder; None where there is none or it is not a result of this version's form."""
-    content = _content(folder)
+    content = read_result_file(folder)
     return None if content is None else _parsed(content)
 
 
@@ -45,7 +45,7 @@ def read_results(output: Path) -> Iterator[SlideResult]:
     """
     strange = []
     names = folder_names(output)
-    for name, content in zip(names, read_ahead(_content, (output / name for name in names)), strict=True):
+    for name, content in zip(names, read_ahead(read_result_file, (output / name for name in names)), strict=True):
         result = None if content is None else _parsed(content)
         if result is not None:
             yield result
@@ -83,13 +83,6 @@ def publish(output: Path, slide_id: str) -> Path:
     partial.rename(final)
     shutil.rmtree(old, ignore_errors=True)
     return final
-
-
-def _content(folder: Path) -> bytes | None:
-    try:
-        return (folder / RESULT_FILE).read_bytes()
-    except OSError:
-        return None
 
 
 def _parsed(content: bytes) -> SlideResult | None:

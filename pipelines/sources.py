@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,8 +151,19 @@ def safe_name(stem: str) -> str:
 def known_slides(output: Path) -> dict[str, str]:
     """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over."""
     names = folder_names(output)
-    paths = read_ahead(_path_of_slide, (output / name / RESULT_FILE for name in names))
-    return {name: path for name, path in zip(names, paths, strict=True) if path is not None}
+    known = {}
+    for name, content in zip(names, read_ahead(read_result_file, (output / name for name in names)), strict=True):
+        with suppress(ValueError, KeyError, TypeError):
+            known[name] = str(json.loads(content or b"")["path"])
+    return known
+
+
+def read_result_file(folder: Path) -> bytes | None:
+    """`result.json` of a slide's folder as it stands there; None where there is none."""
+    try:
+        return (folder / RESULT_FILE).read_bytes()
+    except OSError:
+        return None
 
 
 def folder_names(output: Path) -> list[str]:
@@ -203,10 +215,3 @@ def _slides_below(folder: Path) -> Iterator[Path]:
 
 def _folded(slide_id: str) -> str:
     return unicodedata.normalize("NFC", slide_id).casefold()
-
-
-def _path_of_slide(file: Path) -> str | None:
-    try:
-        return str(json.loads(file.read_bytes())["path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
