@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from pipelines.fingerprint import software_version
 from pipelines.results import cannot_write, read_results, write_json
 from wsi_her2.reports.atomic import append_rows
 from wsi_her2.reports.run_page import write_run_page
-from wsi_her2.reports.slide_table import SLIDE_COLUMNS, slide_row, write_slides_csv
+from wsi_her2.reports.slide_table import SLIDE_COLUMNS, SlideRow, write_slides_csv
 from wsi_her2.scoring.result import SlideResult
 
 SLIDES_FILE, RUN_FILE, PAGE_FILE = "slides.csv", "run.json", "index.html"
@@ -47,7 +48,7 @@ class Record:
     output: Path
     claims: Claims
     run: dict[str, Any] = field(default_factory=dict)
-    _added: dict[str, SlideResult] = field(default_factory=dict)
+    _added: dict[str, SlideRow] = field(default_factory=dict)
     _refreshed_at: int = 0
 
     def __enter__(self) -> Record:
@@ -70,11 +71,12 @@ class Record:
 
     def add(self, result: SlideResult) -> None:
         """Write the row of a slide that has just finished."""
-        self._added[result.slide_id] = result
-        row = slide_row(result)
+        row = self._added[result.slide_id] = SlideRow.of(result)
         try:
             with self.claims.tables():
-                append_rows(self.output / SLIDES_FILE, SLIDE_COLUMNS, [[row[name] for name in SLIDE_COLUMNS]])
+                append_rows(
+                    self.output / SLIDES_FILE, SLIDE_COLUMNS, [[row.texts()[name] for name in SLIDE_COLUMNS]]
+                )
         except OSError as error:
             raise cannot_write(self.output, error) from error
 
@@ -117,25 +119,25 @@ def describe_run(argv: Sequence[str], config: dict[str, Any], model: dict[str, A
     }
 
 
-def write_summaries(output: Path, newest: Iterable[SlideResult] = ()) -> list[SlideResult]:
+def write_summaries(output: Path, newest: Iterable[SlideRow] = ()) -> int:
     """Write `slides.csv` and `index.html` from all results in a folder.
 
     Parameters
     ----------
     output : pathlib.Path
-    newest : iterable of SlideResult, optional
-        Results that stand whether or not the folder could hold them, as when the disk is full.
+    newest : iterable of SlideRow, optional
+        Rows that stand whether or not the folder could hold their results, as when the disk is full.
 
     Returns
     -------
-    list of SlideResult
-        By slide identifier.
+    int
+        How many slides they list, in the order of their identifiers.
     """
-    by_slide = {result.slide_id: result for result in (*read_results(output), *newest)}
-    results = [by_slide[slide_id] for slide_id in sorted(by_slide)]
-    write_slides_csv(output / SLIDES_FILE, results)
-    write_run_page(output / PAGE_FILE, results, {"version": software_version()})
-    return results
+    by_slide = {row.slide_id: row for row in chain(map(SlideRow.of, read_results(output)), newest)}
+    rows = [by_slide[slide_id] for slide_id in sorted(by_slide)]
+    write_slides_csv(output / SLIDES_FILE, rows)
+    write_run_page(output / PAGE_FILE, rows, {"version": software_version()})
+    return len(rows)
 
 
 def command_line() -> list[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE
+from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names, read_result_file
 from wsi_her2.errors import OutputError
 from wsi_her2.reports.atomic import text_beside
+from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.scoring.result import SlideResult
+
+_log = logging.getLogger(__name__)
 
 _ADAPTER: TypeAdapter[SlideResult] = TypeAdapter(SlideResult)
 
@@ -30,16 +35,32 @@ def write_result(folder: Path, result: SlideResult) -> None:
 
 def read_result(folder: Path) -> SlideResult | None:
     """`result.json` of a folder; None where there is none or it is not a result of this version's form."""
-    try:
-        return _ADAPTER.validate_json((folder / RESULT_FILE).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    content = read_result_file(folder)
+    return None if content is None else _parsed(content)
 
 
-def read_results(output: Path) -> list[SlideResult]:
-    """All results in an output folder, by slide identifier."""
-    folders = sorted(file.parent for file in output.glob(f"*/{RESULT_FILE}"))
-    return [result for folder in folders if (result := read_result(folder)) is not None]
+def read_results(output: Path) -> Iterator[SlideResult]:
+    """All results in an output folder, by the names of their folders, one at a time.
+
+    A `result.json` that cannot be read is passed over, and a warning says how many there were.
+    """
+    strange = []
+    names = folder_names(output)
+    for name, content in zip(names, read_ahead(read_result_file, (output / name for name in names)), strict=True):
+        result = None if content is None else _parsed(content)
+        if result is not None:
+            yield result
+        elif content is not None:
+            strange.append(name)
+    if strange:
+        _log.warning(
+            "%s: %d of the folders hold a %s that is damaged or of another version, %s for one: they are left out "
+            "until their slides are scored again",
+            output,
+            len(strange),
+            RESULT_FILE,
+            strange[0],
+        )
 
 
 def partial_folder(output: Path, slide_id: str) -> Path:
@@ -71,3 +92,15 @@ def cannot_write(output: Path, error: OSError) -> OutputError:
         f"{output}: the results cannot be written ({error.strerror or error}). Finished slides are kept: free "
         "space, then run the same command again."
     )
+
+
+def _parsed(content: bytes) -> SlideResult | None:
+    try:
+        return _ADAPTER.validate_json(content)
+    except ValidationError:
+        pass
+    try:
+        # A file name that is not valid Unicode, which POSIX allows, is beyond pydantic's reader of JSON.
+        return _ADAPTER.validate_python(json.loads(content))
+    except ValueError:
+        return None

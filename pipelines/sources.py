@@ -7,10 +7,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_her2.errors import ConfigurationError, OutputError
+from wsi_her2.reports.reading_ahead import read_ahead
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".btf", ".czi", ".dcm", ".mrxs", ".ndpi", ".qptiff", ".scn", ".svs", ".svslide", ".tif", ".tiff"}
@@ -148,13 +150,29 @@ def safe_name(stem: str) -> str:
 
 def known_slides(output: Path) -> dict[str, str]:
     """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over."""
+    names = folder_names(output)
     known = {}
-    for file in sorted(output.glob(f"*/{RESULT_FILE}")):
-        try:
-            known[file.parent.name] = str(json.loads(file.read_text(encoding="utf-8"))["path"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    for name, content in zip(names, read_ahead(read_result_file, (output / name for name in names)), strict=True):
+        with suppress(ValueError, KeyError, TypeError):
+            known[name] = str(json.loads(content or b"")["path"])
     return known
+
+
+def read_result_file(folder: Path) -> bytes | None:
+    """`result.json` of a slide's folder as it stands there; None where there is none."""
+    try:
+        return (folder / RESULT_FILE).read_bytes()
+    except OSError:
+        return None
+
+
+def folder_names(output: Path) -> list[str]:
+    """Names of the folders in an output folder, which are those of slides but for a few, in their order."""
+    try:
+        with os.scandir(output) as entries:
+            return sorted(entry.name for entry in entries if entry.name != PARTIAL_FOLDER and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from tests.reports.conftest import summary_of
-from wsi_her2.reports.slide_table import SLIDE_COLUMNS, guarded, slide_row, unguarded, write_slides_csv
+from wsi_her2.reports.slide_table import SLIDE_COLUMNS, SlideRow, guarded, slide_row, unguarded, write_slides_csv
 from wsi_her2.scoring.second_opinion import compare_calls
 
 CONTRACT = (
@@ -70,7 +70,7 @@ def test_her2_low_is_true_false_or_empty(make_result, scored, low, cell):
     "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'quoted", "plain", "", "a=b", '🙂, "é"\n']
 )
 def test_a_file_name_is_no_formula_and_can_be_had_back(make_result, tmp_path, name):
-    write_slides_csv(tmp_path / "slides.csv", [make_result(slide_id=name, path=name, reason=name)])
+    write_slides_csv(tmp_path / "slides.csv", [SlideRow.of(make_result(slide_id=name, path=name, reason=name))])
     with (tmp_path / "slides.csv").open(encoding="utf-8", newline="") as stream:
         (row,) = csv.DictReader(stream)
     for column in ("slide_id", "path", "reason"):
@@ -80,7 +80,7 @@ def test_a_file_name_is_no_formula_and_can_be_had_back(make_result, tmp_path, na
 
 
 def test_one_slide_one_row_in_the_order_given(make_result, tmp_path):
-    write_slides_csv(tmp_path / "slides.csv", (make_result(slide_id=f"s{i}") for i in range(3)))
+    write_slides_csv(tmp_path / "slides.csv", (SlideRow.of(make_result(slide_id=f"s{i}")) for i in range(3)))
     assert [line.split(",")[0] for line in (tmp_path / "slides.csv").read_text().splitlines()] == [
         "slide_id",
         "s0",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_her2.reports.atomic import text_beside
-from wsi_her2.scoring.result import SlideResult
+from wsi_her2.scoring.result import SlideResult, Status
 
 SLIDE_COLUMNS = (
     "slide_id",
@@ -42,75 +43,143 @@ SLIDE_COLUMNS = (
 )
 """Columns of `slides.csv`, in their order."""
 
+_FORMATS = {
+    "confidence": ".3f",
+    "h_score": ".2f",
+    "pct_0": ".2f",
+    "pct_1": ".2f",
+    "pct_2": ".2f",
+    "pct_3": ".2f",
+    "pct_complete_membrane": ".2f",
+    "tissue_mm2": ".3f",
+    "mpp": ".6g",
+    "unreadable_fraction": ".4f",
+    "seconds": ".2f",
+}
+_FROM_OUTSIDE = frozenset({"slide_id", "path", "reason", "calibration", "model"})
 _GUARD = "'"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def slide_row(result: SlideResult) -> dict[str, str]:
-    """A slide's row; an empty string stands where nothing is known.
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """What the table and the page of a run show of a slide: so little of its result that all rows fit in memory.
 
-    Percentages and the H-score have 2 decimals, confidence 3, microns per pixel 6 significant digits. Texts that
-    come from outside (slide_id, path, reason, model, calibration) are guarded: see `guarded`.
+    Fields are the columns of `slides.csv` before they are written as text (see `docs/outputs.md`), and what only
+    the page shows. None stands for what is not known.
 
-    Parameters
+    Attributes
     ----------
-    result : SlideResult
-
-    Returns
-    -------
-    dict of str to str
-        Keys are `SLIDE_COLUMNS`, in order.
+    refusals : tuple of str
+        What the gate says of a slide that is not assessable, without the figures.
+    disagreement : str
+        What the second opinion gives where somebody must look; empty elsewhere.
     """
-    call, reader, second = result.call, result.reader, result.second_opinion
-    percentages = call.percentages if call else {}
-    was_read = result.status != "failed"
-    row = {
-        "slide_id": guarded(result.slide_id),
-        "path": guarded(result.path),
-        "status": result.status,
-        "reason": guarded(result.reason),
-        "modality": result.modality,
-        "her2_score": (call.score or "") if call else "",
-        "her2_group": call.group if call else "",
-        "her2_low": "" if call is None or call.her2_low is None else str(call.her2_low).lower(),
-        "confidence": _fixed(call.confidence if call else None, 3),
-        "calibration": guarded(result.calibration),
-        "h_score": _fixed(call.h_score if call else None, 2),
-        "pct_0": _fixed(percentages.get("0"), 2),
-        "pct_1": _fixed(percentages.get("1+"), 2),
-        "pct_2": _fixed(percentages.get("2+"), 2),
-        "pct_3": _fixed(percentages.get("3+"), 2),
-        "pct_complete_membrane": _fixed(result.pct_complete_membrane, 2),
-        "n_patches": str(result.n_patches) if was_read else "",
-        "tumour_patches": str(result.tumour_patches) if was_read else "",
-        "tissue_mm2": _fixed(result.tissue_mm2, 3),
-        "mpp": f"{reader.mpp:.6g}" if reader else "",
-        "mpp_source": reader.mpp_source if reader else "",
-        "backend": reader.backend if reader else "",
-        "model": guarded(result.model.name),
-        "model_sha256": result.model.sha256,
-        "unreadable_fraction": _fixed(result.unreadable_fraction, 4),
-        "seconds": _fixed(_seconds(result), 2),
-        "cells": str(result.cells.cells) if result.cells else "",
-        "second_opinion": second.score if second else "",
-        "review": str(second.review).lower() if second else "",
-    }
-    return {column: row[column] for column in SLIDE_COLUMNS}
+
+    slide_id: str
+    path: str
+    status: Status
+    reason: str
+    modality: str
+    her2_score: str | None
+    her2_group: str | None
+    her2_low: bool | None
+    confidence: float | None
+    calibration: str
+    h_score: float | None
+    pct_0: float | None
+    pct_1: float | None
+    pct_2: float | None
+    pct_3: float | None
+    pct_complete_membrane: float | None
+    n_patches: int | None
+    tumour_patches: int | None
+    tissue_mm2: float | None
+    mpp: float | None
+    mpp_source: str | None
+    backend: str | None
+    model: str
+    model_sha256: str
+    unreadable_fraction: float | None
+    seconds: float | None
+    cells: int | None
+    second_opinion: str | None
+    review: bool | None
+    refusals: tuple[str, ...] = ()
+    disagreement: str = ""
+
+    @classmethod
+    def of(cls, result: SlideResult) -> SlideRow:
+        """The row of a result."""
+        call, reader, second = result.call, result.reader, result.second_opinion
+        percentages = call.percentages if call else {}
+        was_read = result.status != "failed"
+        return cls(
+            slide_id=result.slide_id,
+            path=result.path,
+            status=result.status,
+            reason=result.reason,
+            modality=result.modality,
+            her2_score=call.score if call else None,
+            her2_group=call.group if call else None,
+            her2_low=call.her2_low if call else None,
+            confidence=call.confidence if call else None,
+            calibration=result.calibration,
+            h_score=call.h_score if call else None,
+            pct_0=percentages.get("0"),
+            pct_1=percentages.get("1+"),
+            pct_2=percentages.get("2+"),
+            pct_3=percentages.get("3+"),
+            pct_complete_membrane=result.pct_complete_membrane,
+            n_patches=result.n_patches if was_read else None,
+            tumour_patches=result.tumour_patches if was_read else None,
+            tissue_mm2=result.tissue_mm2,
+            mpp=reader.mpp if reader else None,
+            mpp_source=reader.mpp_source if reader else None,
+            backend=reader.backend if reader else None,
+            model=result.model.name,
+            model_sha256=result.model.sha256,
+            unreadable_fraction=result.unreadable_fraction,
+            seconds=_seconds(result),
+            cells=result.cells.cells if result.cells else None,
+            second_opinion=second.score if second else None,
+            review=second.review if second else None,
+            refusals=tuple(reason.message for reason in result.gate),
+            disagreement=f"{second.way} give {second.score}" if second and second.review else "",
+        )
+
+    def texts(self) -> dict[str, str]:
+        """The row as it stands in the table; an empty string stands where nothing is known.
+
+        Percentages and the H-score have 2 decimals, confidence 3, microns per pixel 6 significant digits. Texts
+        that come from outside (slide_id, path, reason, model, calibration) are guarded: see `guarded`.
+
+        Returns
+        -------
+        dict of str to str
+            Keys are `SLIDE_COLUMNS`, in order.
+        """
+        return {column: _text(column, getattr(self, column)) for column in SLIDE_COLUMNS}
 
 
-def write_slides_csv(path: Path, results: Iterable[SlideResult]) -> None:
+def slide_row(result: SlideResult) -> dict[str, str]:
+    """The row of a result as it stands in the table; see `SlideRow.texts`."""
+    return SlideRow.of(result).texts()
+
+
+def write_slides_csv(path: Path, rows: Iterable[SlideRow]) -> None:
     """Write the table of a run, beside and then renamed, so that a reader never sees half a row.
 
     Parameters
     ----------
     path : pathlib.Path
-    results : iterable of SlideResult
+    rows : iterable of SlideRow
+        Written as they come; none is kept.
     """
     with text_beside(path) as stream:
-        writer = csv.DictWriter(stream, SLIDE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for result in results:
-            writer.writerow(slide_row(result))
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(SLIDE_COLUMNS)
+        writer.writerows(row.texts().values() for row in rows)
 
 
 def guarded(text: str) -> str:
@@ -128,8 +197,14 @@ def unguarded(cell: str) -> str:
     return cell.removeprefix(_GUARD)
 
 
-def _fixed(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
+def _text(column: str, value: str | bool | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return guarded(value) if column in _FROM_OUTSIDE else value
+    return format(value, _FORMATS.get(column, ""))
 
 
 def _seconds(result: SlideResult) -> float | None:
