@@ -27,6 +27,7 @@ from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import tumour_classes_of
 from wsi_her2.scoring.result import ModelInfo, SlideResult
+from wsi_her2.slides.location import locate, without_credentials
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class RunSummary:
 
 
 def score(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     output: Path,
     config: RunConfig,
     *,
@@ -55,8 +56,8 @@ def score(
 
     Parameters
     ----------
-    inputs : sequence of pathlib.Path
-        Slide files and folders of slides.
+    inputs : sequence of str or pathlib.Path
+        Slide files and folders of slides; as text also their URLs.
     output : pathlib.Path
         Made if needed. What it holds of an equal run is reused.
     config : RunConfig
@@ -69,14 +70,15 @@ def score(
 
     Raises
     ------
-    ConfigurationError, ClassifierError, OutputError
+    ConfigurationError, ClassifierError, OutputError, SlideError, MissingExtra
         Nothing was scored, and the message says what to do.
     KeyboardInterrupt
         Finished slides and finished blocks are kept.
     """
     console = console or Console(stderr=True)
-    paths = find_slides(inputs)
-    check_output(output, inputs)
+    given = [locate(one) for one in inputs]
+    paths = find_slides(given)
+    check_output(output, given)
     output = output.resolve()
     choice, classifier = resolve_classifier(config, earlier_model(output))
     sources = name_slides(paths, known_slides(output))
@@ -101,7 +103,12 @@ def score(
     by_slide: dict[str, SlideResult] = {}
     with connect(config.compute) as client:
         workers = sum(client.nthreads().values())
-        run = describe_run(command_line(), config.model_dump(mode="json"), asdict(info), workers)
+        run = describe_run(
+            [without_credentials(word) for word in command_line()],
+            config.model_dump(mode="json"),
+            asdict(info),
+            workers,
+        )
         run["scheduler"] = config.compute.scheduler or "local"
         events = score_slides(
             client,
@@ -201,7 +208,7 @@ def record_failure(task: SlideTask, error: BaseException, config: RunConfig, mod
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = without_credentials(" ".join(str(error).split()))
     if isinstance(error, HER2Error):
         return text
     if isinstance(error, OSError) and error.strerror:

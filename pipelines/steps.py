@@ -34,7 +34,9 @@ from wsi_her2.errors import (
     ConfigurationError,
     LabProfileError,
     RegionsError,
+    SlideForbidden,
     SlideReadError,
+    SlideUnreachable,
     StoreError,
 )
 from wsi_her2.models.classifier import OTHER, PatchClassifier
@@ -51,6 +53,7 @@ from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.controls import ControlPiece, find_controls, without_controls
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, read_profile
+from wsi_her2.slides.location import SlideLocation
 from wsi_her2.slides.regions import UsedRegions, restrict
 from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
@@ -71,7 +74,7 @@ class SlideTask:
     Attributes
     ----------
     slide_id : str
-    path : pathlib.Path
+    path : pathlib.Path or SlideUrl
     output : pathlib.Path
         Folder of the run.
     config : RunConfig
@@ -90,7 +93,7 @@ class SlideTask:
     """
 
     slide_id: str
-    path: Path
+    path: SlideLocation
     output: Path
     config: RunConfig
     classifier: ClassifierChoice
@@ -689,6 +692,8 @@ def _settle_process() -> None:
 def _reopened(task: SlideTask, plan: Plan) -> Slide | None:
     try:
         return open_slide(task.path, mpp=task.config.mpp, backend=plan.reader.backend)
+    except (SlideUnreachable, SlideForbidden):
+        raise
     except OSError:
         return None
 
