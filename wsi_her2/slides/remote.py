@@ -27,7 +27,7 @@ from wsi_her2.slides.location import SlideUrl, without_credentials
 BLOCK_BYTES = 64 * 1024
 """What is read at least. Tiles that lie side by side share blocks; see docs/slides_elsewhere.md."""
 
-_KEPT_BLOCKS = 512
+_KEPT_BLOCKS = 128
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Digest", "Last-Modified")
 """Under which names file systems say which version of a file they hold, the surest first."""
@@ -133,13 +133,9 @@ class RemoteFile(io.RawIOBase):
         self.url = url
         self.failure: HER2Error | None = None
         self._fs, self._path = _file_system(url)
-        size = state_of(url).size
-        if size is None:
-            raise _not_in_parts(url)
-        self._size = size
+        self._size = _asked(url, self._measure)
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        _asked(url, self._check_that_parts_come)
 
     def readable(self) -> bool:
         """It is."""
@@ -194,7 +190,8 @@ class RemoteFile(io.RawIOBase):
         ------
         SlideNotFound, SlideForbidden, SlideUnreachable
         """
-        wanted = sorted({n for start, end in spans for n in range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES))})
+        within = [(start, min(end, self._size)) for start, end in spans]
+        wanted = sorted({n for start, end in within for n in range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES))})
         missing = [number for number in wanted if number not in self._blocks]
         if missing:
             runs = list(_runs(missing))
@@ -208,7 +205,8 @@ class RemoteFile(io.RawIOBase):
                     self._blocks[number] = part[at : at + BLOCK_BYTES]
         for number in wanted:
             self._blocks.move_to_end(number)
-        while len(self._blocks) > max(_KEPT_BLOCKS, len(wanted)):
+        # Only where some came: what was fetched for a region stays until all of it is read.
+        while missing and len(self._blocks) > max(_KEPT_BLOCKS, len(wanted)):
             self._blocks.popitem(last=False)
 
     def _get(self, runs: list[tuple[int, int]]) -> list[bytes]:
@@ -221,14 +219,20 @@ class RemoteFile(io.RawIOBase):
                 raise ConnectionError(f"{len(part)} bytes came instead of {end - start}")
         return parts
 
-    def _check_that_parts_come(self) -> None:
-        """Ask for the last byte through a file of fsspec, which does not fetch all where only all is given."""
+    def _measure(self) -> int:
+        """Size of the file, found by asking for its last byte.
+
+        A server that gives all or nothing would send all for each part. A file of fsspec notices that.
+        """
         try:
             with self._fs.open(self._path, "rb", block_size=BLOCK_BYTES, cache_type="none") as file:
-                file.seek(max(0, self._size - 1))
+                file.seek(0, io.SEEK_END)
+                size = int(file.tell())
+                file.seek(max(0, size - 1))
                 file.read(1)
         except ValueError as error:
             raise _not_in_parts(self.url) from error
+        return size
 
 
 @contextmanager
@@ -300,9 +304,7 @@ def _explained(url: SlideUrl, error: Exception) -> HER2Error:
 
 
 def _kind(url: SlideUrl, error: Exception, why: str) -> HER2Error:
-    status = next(
-        (s for name in ("status", "status_code", "code") if isinstance(s := getattr(error, name, 0), int)), 0
-    )
+    status = _status_of(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return SlideNotFound(f"{url}: no such file")
     if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
@@ -316,6 +318,15 @@ def _kind(url: SlideUrl, error: Exception, why: str) -> HER2Error:
         f"{url}: the connection failed ({why}). See that the server can be reached and run again: what is "
         "finished is kept."
     )
+
+
+def _status_of(error: Exception) -> int:
+    """The HTTP status that a client was answered with, wherever it keeps it; 0 where there is none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    named = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((status for status in named if isinstance(status, int)), 0)
 
 
 def _described(url: SlideUrl, error: Exception) -> str:
