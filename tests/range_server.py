@@ -6,7 +6,7 @@ import http.server
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,12 +23,16 @@ class RangeServer:
         Of the folder, without a slash at its end.
     ranges : bool
         Whether parts are given; else always the whole file.
+    heads : bool
+        Whether a request for headers alone is answered; a URL that is signed for reading refuses it.
     headers : dict
         Sent with every answer: a version of the file, for example.
     answers : int
         How many were given.
     fails : callable
         Gets the number of an answer, from 0, and gives what comes instead of it: a status, 'hang up' or None.
+    authorizations : set
+        Headers of that name that came.
     spans : list
         First byte and the one after the last of each part that was sent.
     """
@@ -36,9 +40,11 @@ class RangeServer:
     folder: Path
     url: str = ""
     ranges: bool = True
+    heads: bool = True
     headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"1"'})
     answers: int = 0
     fails: Callable[[int], int | str | None] = lambda _: None
+    authorizations: set[str] = field(default_factory=set)
     spans: list[tuple[int, int]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,7 +74,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         serving = self.serving
         with serving.lock:
             number, serving.answers = serving.answers, serving.answers + 1
-        failure = serving.fails(number)
+            serving.authorizations.add(self.headers.get("Authorization", ""))
+        failure = serving.fails(number) if body or serving.heads else 403
         if failure == "hang up":
             self.close_connection = True
             return
@@ -93,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body:
             with serving.lock:
                 serving.spans.append((start, end))
-            with path.open("rb") as file:
+            with path.open("rb") as file, suppress(ConnectionError):
                 file.seek(start)
                 self.wfile.write(file.read(end - start))
 

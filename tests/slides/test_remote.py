@@ -1,5 +1,6 @@
 """A slide behind a URL is the slide; a failing connection is neither damage nor another slide."""
 
+import base64
 import os
 import pickle
 import shutil
@@ -10,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import fsspec
+import fsspec.config
 import numpy as np
 import pytest
 
@@ -111,6 +112,24 @@ def test_a_file_that_ends_too_early_is_damaged_not_unreachable(ihc_slide_path, t
         with pytest.raises(SlideReadError):
             slide.read(0, 0, *slide.dimensions)
         assert slide.read(0, 0, 64, 64).shape == (64, 64, 3)
+
+
+def test_a_url_that_is_signed_for_reading_alone_is_read(server, ihc_slide_path):
+    server.heads = False
+    url = SlideUrl(f"{server.url}/ihc.tif?sig=1")
+    assert state_of(url).size == ihc_slide_path.stat().st_size
+    with open_slide(url) as there, open_slide(ihc_slide_path, backend="tiffslide") as here:
+        np.testing.assert_array_equal(there.read(450, 250, 320, 240), here.read(450, 250, 320, 240))
+
+
+def test_credentials_reach_the_server_from_the_url_and_from_the_settings_of_fsspec(server, monkeypatch):
+    open_slide(f"{server.url}/ihc.tif".replace("http://", "http://me:word@"))
+    assert server.authorizations == {"Basic " + base64.b64encode(b"me:word").decode()}
+    server.authorizations.clear()
+    monkeypatch.setitem(fsspec.config.conf, "https", {"headers": {"Authorization": "Bearer token"}})
+    slide = open_slide(f"{server.url}/ihc.tif")
+    slide.read(450, 250, 320, 240)
+    assert server.authorizations == {"Bearer token"}
 
 
 # What is asked of the server
@@ -217,8 +236,9 @@ def test_refused_access_says_what_to_do_and_is_not_unreachable(server, status):
 
 
 def test_a_missing_slide_a_file_of_another_kind_and_a_server_without_parts_say_so(server, tmp_path):
-    with pytest.raises(SlideNotFound, match="no such file"):
-        open_slide(f"{server.url}/absent.svs")
+    for absent in (f"{server.url}/absent.svs", "memory://lab/absent.svs"):
+        with pytest.raises(SlideNotFound, match="no such file"):
+            open_slide(absent)
     (tmp_path / "a.svs").write_bytes(os.urandom(100_000))
     with serve(tmp_path) as other, pytest.raises(UnsupportedSlide, match="Copy others to a disk"):
         open_slide(f"{other.url}/a.svs")

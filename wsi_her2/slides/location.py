@@ -59,6 +59,11 @@ class SlideUrl:
         return self.address.partition("://")[0].lower()
 
     @property
+    def is_web(self) -> bool:
+        """Whether it is reached over HTTP, where there are no folders to search and queries are common."""
+        return self.protocol in ("http", "https")
+
+    @property
     def name(self) -> str:
         """The last part of the path, without percent-encoding."""
         host, _, path = str(self).partition("://")[2].partition("/")
@@ -86,7 +91,7 @@ class SlideUrl:
     @property
     def _whole(self) -> str:
         """The address up to its query; in HTTP a fragment ends it too, elsewhere `#` is a letter like others."""
-        marks = "?#" if self.protocol in ("http", "https") else "?"
+        marks = "?#" if self.is_web else "?"
         return re.split(f"[{marks}]", self.address, maxsplit=1)[0]
 
 

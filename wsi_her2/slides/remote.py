@@ -93,7 +93,7 @@ def slides_at(url: SlideUrl, suffixes: Collection[str]) -> list[SlideUrl]:
     SlideNotFound, SlideForbidden, SlideUnreachable, UnsupportedSlide, MissingExtra
     """
     fs, path = _file_system(url)
-    if url.protocol in ("http", "https"):
+    if url.is_web:
         if url.ends_in_slash:
             raise UnsupportedSlide(f"{url}: a folder cannot be searched over HTTP: name each slide by its URL")
         _asked(url, lambda: fs.info(path))
@@ -294,7 +294,7 @@ def _explained(url: SlideUrl, error: Exception) -> HER2Error:
     Its cause is a stand-in: the errors of clients carry the address with its credentials, and many of them cannot
     be sent from one process to another.
     """
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+    if url.is_web and isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         # Over HTTP fsspec takes whatever goes wrong for a missing file.
         error = error.__cause__
     why = _described(url, error)
