@@ -14,12 +14,14 @@ from wsi_her2.errors import (
     MissingExtra,
     OutputError,
     SlideChanged,
+    SlideForbidden,
     StepTimeout,
     StepTooLarge,
     StoreError,
     UnfitWorker,
 )
 from wsi_her2.scoring.result import Cause
+from wsi_her2.slides.location import without_credentials
 
 _PASSING_ERRNO = frozenset(
     getattr(errno, name)
@@ -33,7 +35,15 @@ _PASSING_ERRNO = frozenset(
 _SETUP_ERRNO = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 
 _PASSING = (KilledWorker, SlideChanged, StoreError, UnfitWorker, ConnectionError, MemoryError)
-_SETUP = (ClassifierError, ConfigurationError, LabProfileError, MissingExtra, OutputError, StepTooLarge)
+_SETUP = (
+    ClassifierError,
+    ConfigurationError,
+    LabProfileError,
+    MissingExtra,
+    OutputError,
+    SlideForbidden,
+    StepTooLarge,
+)
 
 NEEDS_NEW_START = (SlideChanged, StoreError)
 """Errors after which what was done of a slide is worth nothing."""
@@ -75,7 +85,7 @@ def reason_of(error: BaseException) -> str:
     ----------
     error : BaseException
     """
-    text = " ".join(str(error).split())
+    text = without_credentials(" ".join(str(error).split()))
     if isinstance(error, HER2Error):
         return text
     if isinstance(error, KilledWorker):

@@ -90,12 +90,16 @@ ConfigOption = Annotated[
     str | None, typer.Option("--config", help="YAML file, or the name of a preset; see configs/default.yaml.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-SlideArgument = Annotated[Path, typer.Argument(help="A slide file.", show_default=False)]
+SlideArgument = Annotated[str, typer.Argument(help="A slide file, or its URL.", show_default=False)]
 
 
 @app.command()
 def score(
-    inputs: Annotated[list[Path], typer.Argument(help="Slide files and folders of slides.", show_default=False)],
+    inputs: Annotated[
+        # Text, because a path takes the two slashes of a URL for one.
+        list[str],
+        typer.Argument(help="Slide files, folders of slides, and URLs of both.", show_default=False),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="Name of a classifier, a model bundle, or a file.")] = None,
     modality: Annotated[Modality | None, typer.Option(help="What the slides are stained with.")] = None,

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from pipelines.configuration import RunConfig
+from wsi_her2.slides.location import SlideLocation, SlideUrl
+from wsi_her2.slides.remote import state_of
 from wsi_her2.slides.store import LAYOUT
 
 
@@ -20,7 +22,7 @@ def software_version() -> str:
 
 
 def slide_fingerprint(
-    path: Path,
+    path: SlideLocation,
     config: RunConfig,
     classifier_sha256: str,
     runtime: str,
@@ -32,9 +34,9 @@ def slide_fingerprint(
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or SlideUrl
         Its name, size and time of last change stand for its content: hashing gigabytes would cost more than
-        scoring them.
+        scoring them. Of a URL instead of the time what the server says of the version, which may be nothing.
     config : RunConfig
         Without `compute`, which changes how fast but not what, and without the model's path and the runtime that
         was asked for, in whose place stand the two others.
@@ -54,10 +56,11 @@ def slide_fingerprint(
     Raises
     ------
     FileNotFoundError
+    SlideError, MissingExtra
+        The URL cannot be asked; see `wsi_her2.slides.remote.state_of`.
     """
-    stat = path.stat()
     described = {
-        "slide": [path.name, stat.st_size, stat.st_mtime_ns],
+        "slide": [path.name, *_size_and_version(path)],
         "config": config.model_dump(
             mode="json",
             exclude={"compute": True, "model": True, "runtime": True, "lab": True, "regions": {"files"}},
@@ -70,3 +73,11 @@ def slide_fingerprint(
         "layout": LAYOUT,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _size_and_version(path: SlideLocation) -> tuple[int | None, int | str | None]:
+    if isinstance(path, SlideUrl):
+        state = state_of(path)
+        return state.size, state.version
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns

@@ -34,6 +34,7 @@ from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import tumour_classes_of
 from wsi_her2.scoring.result import Cause, ModelInfo, SlideResult
+from wsi_her2.slides.location import SlideLocation, SlideUrl, locate, without_credentials
 
 _LOOK_FOR_CLUSTER_S = 2.0
 
@@ -52,7 +53,7 @@ class RunSummary:
 
 
 def score(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     output: Path,
     config: RunConfig,
     *,
@@ -65,8 +66,8 @@ def score(
 
     Parameters
     ----------
-    inputs : sequence of pathlib.Path
-        Slide files and folders of slides.
+    inputs : sequence of str or pathlib.Path
+        Slide files and folders of slides; as text also their URLs.
     output : pathlib.Path
         Made if needed. What it holds of an equal run is reused, and other runs may write into it at the same time:
         each slide is scored by one of them.
@@ -82,7 +83,7 @@ def score(
 
     Raises
     ------
-    ConfigurationError, ClassifierError, OutputError
+    ConfigurationError, ClassifierError, OutputError, SlideError, MissingExtra
         Nothing was scored, and the message says what to do.
     ClusterLost
         The cluster has gone and did not come back. Finished slides and finished blocks are kept.
@@ -90,17 +91,18 @@ def score(
         Finished slides and finished blocks are kept. With `watch` that is the end, and not raised.
     """
     console = console or Console(stderr=True)
-    paths = [] if watch else find_slides(inputs)
-    if watch:
-        check_watched(inputs)
-    check_output(output, inputs)
+    given = [locate(one) for one in inputs]
+    watched = check_watched(given) if watch else []
+    paths = [] if watch else find_slides(given)
+    check_output(output, given)
     output = output.resolve()
     choice, classifier = resolve_classifier(config, earlier_model(output))
     choice = resolve_on_cluster(config, choice)
     info = replace(model_info(classifier), runtime=choice.runtime)
     lab, lab_sha256 = find_profile(config, classifier)
     common = SlideTask("", output, output, config, choice, classifier.sha256, fresh, None, lab, lab_sha256)
-    run = describe_run(command_line(), config.model_dump(mode="json"), asdict(info))
+    argv = [without_credentials(word) for word in command_line()]
+    run = describe_run(argv, config.model_dump(mode="json"), asdict(info))
     by_slide: dict[str, SlideResult] = {}
     with (
         Claims(output) as claims,
@@ -109,7 +111,7 @@ def score(
     ):
         ledger = Ledger(output, claims)
         tasks = _Tasks(common, claims, ledger)
-        folder = FolderWatch(inputs, config.compute.settle_s)
+        folder = FolderWatch(watched, config.compute.settle_s)
 
         def arrivals() -> list[SlideTask]:
             if record.is_behind:
@@ -189,7 +191,7 @@ class _Tasks:
     ledger: Ledger
     known: dict[str, str] = field(default_factory=dict)
 
-    def of(self, paths: Sequence[Path]) -> list[SlideTask]:
+    def of(self, paths: Sequence[SlideLocation]) -> list[SlideTask]:
         if not paths:
             return []
         task = self.common
@@ -205,16 +207,22 @@ class _Tasks:
         return [replace(task, slide_id=s.slide_id, path=s.path, regions=regions.get(s.path)) for s in sources]
 
 
-def check_watched(inputs: Sequence[Path]) -> None:
+def check_watched(inputs: Sequence[SlideLocation]) -> list[Path]:
     """See that what is to be watched is there.
 
     Raises
     ------
     ConfigurationError
+        Something is not, or is not on a disk of this machine.
     """
+    watched = []
     for given in inputs:
+        if isinstance(given, SlideUrl):
+            raise ConfigurationError(f"{given}: only folders of this machine can be watched; leave out --watch")
         if not given.exists():
             raise ConfigurationError(f"{given}: no such file or folder")
+        watched.append(given)
+    return watched
 
 
 def resolve_on_cluster(config: RunConfig, choice: ClassifierChoice) -> ClassifierChoice:

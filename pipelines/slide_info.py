@@ -8,12 +8,13 @@ from typing import Any
 from pipelines.configuration import load_config
 from wsi_her2.errors import MissingResolution, OutputError
 from wsi_her2.reports.heatmap import write_png
+from wsi_her2.slides.location import locate
 from wsi_her2.slides.slide import open_slide
 from wsi_her2.slides.tissue import detect_tissue, tissue_overlay
 
 
-def describe_slide(path: Path, mpp: float | None) -> dict[str, Any]:
-    """What a slide file is, as plain values."""
+def describe_slide(path: str | Path, mpp: float | None) -> dict[str, Any]:
+    """What a slide is, as plain values; see `open_slide` for what its path may be."""
     try:
         slide = open_slide(path, mpp=mpp)
         scale: dict[str, Any] = {"mpp": slide.mpp, "mpp_source": slide.mpp_source}
@@ -25,7 +26,7 @@ def describe_slide(path: Path, mpp: float | None) -> dict[str, Any]:
         width, height = slide.dimensions
         known = scale["mpp"] is not None
         return {
-            "file": str(path),
+            "file": str(locate(path)),
             "backend": slide.backend,
             "vendor": slide.properties.get("openslide.vendor", "unknown"),
             "dimensions": f"{width} x {height} px",
@@ -40,7 +41,7 @@ def describe_slide(path: Path, mpp: float | None) -> dict[str, Any]:
         }
 
 
-def draw_tissue(path: Path, target: Path, mpp: float | None, config: str | None) -> dict[str, Any]:
+def draw_tissue(path: str | Path, target: Path, mpp: float | None, config: str | None) -> dict[str, Any]:
     """Draw the tissue mask of a slide and say what was found."""
     settings = load_config(config, {"mpp": mpp})
     with open_slide(path, mpp=settings.mpp, backend=settings.backend) as slide:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from wsi_her2.errors import ConfigurationError, OutputError
 from wsi_her2.reports.reading_ahead import read_ahead
+from wsi_her2.slides.location import SlideLocation, SlideUrl, was_url
+from wsi_her2.slides.remote import slides_at
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".btf", ".czi", ".dcm", ".mrxs", ".ndpi", ".qptiff", ".scn", ".svs", ".svslide", ".tif", ".tiff"}
@@ -29,27 +32,31 @@ PARTIAL_FOLDER = ".partial"
 
 @dataclass(frozen=True)
 class SlideSource:
-    """A slide file and the identifier of its results: its stem, made unique and safe as a folder name."""
+    """Where a slide lies and the identifier of its results: its stem, made unique and safe as a folder name."""
 
     slide_id: str
-    path: Path
+    path: SlideLocation
 
 
-def find_slides(inputs: Sequence[Path]) -> list[Path]:
-    """Slide files among the inputs, folders searched through and through, in a fixed order.
+def find_slides(inputs: Sequence[SlideLocation]) -> list[SlideLocation]:
+    """Slides among the inputs, folders searched through and through, in a fixed order.
 
     Parameters
     ----------
-    inputs : sequence of pathlib.Path
+    inputs : sequence of pathlib.Path or SlideUrl
 
     Raises
     ------
     ConfigurationError
         An input does not exist, or nothing was found.
+    SlideError, MissingExtra
+        A URL cannot be searched; see `wsi_her2.slides.remote.slides_at`.
     """
-    found: dict[Path, None] = {}
+    found: dict[SlideLocation, None] = {}
     for given in inputs:
-        if given.is_dir():
+        if isinstance(given, SlideUrl):
+            found |= dict.fromkeys(slides_at(given, SLIDE_SUFFIXES))
+        elif given.is_dir():
             for path in sorted(_slides_below(given)):
                 found.setdefault(path)
         elif given.exists():
@@ -64,24 +71,28 @@ def find_slides(inputs: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def name_slides(paths: Iterable[Path], known: Mapping[str, str] | None = None) -> list[SlideSource]:
+def name_slides(paths: Iterable[SlideLocation], known: Mapping[str, str] | None = None) -> list[SlideSource]:
     """Give each slide the identifier of its results.
 
     Parameters
     ----------
-    paths : iterable of pathlib.Path
+    paths : iterable of pathlib.Path or SlideUrl
     known : mapping of str to str, optional
         Identifiers that the output folder already uses, and the path of each one's slide. A slide keeps its
-        identifier, and no other slide gets it.
+        identifier, and no other slide gets it. URLs that only differ in what is not recorded of them share their
+        identifiers in the order in which they are given.
     """
     owner = dict(known or {})
-    by_path = {path: slide_id for slide_id, path in owner.items()}
+    by_path: dict[str, deque[str]] = {}
+    for slide_id, where in owner.items():
+        by_path.setdefault(where, deque()).append(slide_id)
     # Folded, because some file systems take A and a for the same folder.
     taken = {_folded(slide_id) for slide_id in owner}
     sources = []
     for path in paths:
-        slide_id = by_path.get(str(path))
-        if slide_id is None:
+        if identifiers := by_path.get(str(path)):
+            slide_id = identifiers.popleft()
+        else:
             stem = safe_name(path.stem)
             slide_id, number = stem, 1
             while _folded(slide_id) in taken:
@@ -92,7 +103,7 @@ def name_slides(paths: Iterable[Path], known: Mapping[str, str] | None = None) -
     return sources
 
 
-def find_regions(given: Sequence[Path], slides: Sequence[Path]) -> dict[Path, Path]:
+def find_regions(given: Sequence[Path], slides: Sequence[SlideLocation]) -> dict[SlideLocation, Path]:
     """Which annotations belong to which slide.
 
     A file belongs to the slide whose name it has: `case_7.geojson` and `case_7.ndpi.geojson` to `case_7.ndpi`. One
@@ -102,11 +113,11 @@ def find_regions(given: Sequence[Path], slides: Sequence[Path]) -> dict[Path, Pa
     ----------
     given : sequence of pathlib.Path
         GeoJSON files, and folders of them.
-    slides : sequence of pathlib.Path
+    slides : sequence of pathlib.Path or SlideUrl
 
     Returns
     -------
-    dict of pathlib.Path to pathlib.Path
+    dict of pathlib.Path or SlideUrl to pathlib.Path
         Annotations by slide; slides without any are not in it.
 
     Raises
@@ -124,7 +135,7 @@ def find_regions(given: Sequence[Path], slides: Sequence[Path]) -> dict[Path, Pa
             raise ConfigurationError(f"{path}: no such file or folder of annotated regions")
     if len(files) == len(slides) == 1:
         return {slides[0]: next(iter(files))}
-    found: dict[Path, Path] = {}
+    found: dict[SlideLocation, Path] = {}
     for file, named in files.items():
         owners = [slide for slide in slides if file.stem in (slide.stem, slide.name)]
         if not owners and named:
@@ -175,17 +186,19 @@ def folder_names(output: Path) -> list[str]:
         return []
 
 
-def check_output(output: Path, inputs: Sequence[Path]) -> None:
+def check_output(output: Path, inputs: Sequence[SlideLocation]) -> None:
     """Make the output folder and see that it can be written.
 
     Raises
     ------
     OutputError
-        It lies inside an input folder, is a file, or cannot be written.
+        It lies inside an input folder, is a file or a URL, or cannot be written.
     """
+    if was_url(output):
+        raise OutputError(f"{output}: results are written to a disk, not to a URL. Choose a folder with -o.")
     resolved = output.resolve()
     for given in inputs:
-        if given.is_dir() and resolved.is_relative_to(given.resolve()):
+        if isinstance(given, Path) and given.is_dir() and resolved.is_relative_to(given.resolve()):
             raise OutputError(
                 f"{output}: the output folder lies inside the input folder {given}, so that the next run would "
                 "search the results for slides. Choose a folder outside it with -o."

@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +36,9 @@ from wsi_her2.errors import (
     LabProfileError,
     RegionsError,
     SlideChanged,
+    SlideForbidden,
     SlideReadError,
+    SlideUnreachable,
     StoreError,
 )
 from wsi_her2.models.classifier import OTHER, PatchClassifier
@@ -52,6 +55,7 @@ from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.controls import ControlPiece, find_controls, without_controls
 from wsi_her2.slides.grid import PatchGrid, plan_patches
 from wsi_her2.slides.lab_profile import LabProfile, read_profile
+from wsi_her2.slides.location import SlideLocation
 from wsi_her2.slides.regions import UsedRegions, restrict
 from wsi_her2.slides.slide import Overview, Slide, open_slide
 from wsi_her2.slides.stain import StainCorrection, fit_stain
@@ -72,7 +76,7 @@ class SlideTask:
     Attributes
     ----------
     slide_id : str
-    path : pathlib.Path
+    path : pathlib.Path or SlideUrl
     output : pathlib.Path
         Folder of the run.
     config : RunConfig
@@ -91,7 +95,7 @@ class SlideTask:
     """
 
     slide_id: str
-    path: Path
+    path: SlideLocation
     output: Path
     config: RunConfig
     classifier: ClassifierChoice
@@ -428,8 +432,10 @@ def finish_slide(
     plan = _read_plan(task)
     if plan is None or plan.fingerprint != fingerprint:
         return _finished_before(task, fingerprint)
-    if fingerprint_of(task) != fingerprint:
-        raise SlideChanged(f"{task.path}: the slide has changed while it was scored")
+    # One that has gone was read to its end; its report does without example patches.
+    with suppress(FileNotFoundError):
+        if fingerprint_of(task) != fingerprint:
+            raise SlideChanged(f"{task.path}: the slide has changed while it was scored")
     classifier = _classifier(task.classifier, task.classifier_sha256)
     spent = {"blocks": round(block_seconds, 3), "cells": round(cell_seconds, 3)}
     try:
@@ -727,6 +733,8 @@ def _settle_process() -> None:
 def _reopened(task: SlideTask, plan: Plan) -> Slide | None:
     try:
         return open_slide(task.path, mpp=task.config.mpp, backend=plan.reader.backend)
+    except (SlideUnreachable, SlideForbidden):
+        raise
     except OSError:
         return None
 

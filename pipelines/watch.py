@@ -62,7 +62,7 @@ class FolderWatch:
         found = []
         for given in self._inputs:
             try:
-                found += find_slides([given])
+                found += [path for path in find_slides([given]) if isinstance(path, Path)]
             except ConfigurationError:
                 continue
         return found

@@ -16,7 +16,7 @@ class SlideError(HER2Error):
 
 
 class SlideNotFound(SlideError, FileNotFoundError):
-    """There is no file at the given path."""
+    """There is no file at the given path or URL."""
 
 
 class UnsupportedSlide(SlideError, ValueError):
@@ -41,6 +41,14 @@ class StepTimeout(SlideError, TimeoutError):
 
 class StepTooLarge(SlideError, MemoryError):
     """A step of the slide needs more memory than a worker has."""
+
+
+class SlideUnreachable(SlideError, ConnectionError):
+    """The connection to where the slide lies failed. That says nothing of the slide, and may pass."""
+
+
+class SlideForbidden(SlideError, PermissionError):
+    """The server of the slide refuses access: credentials are missing or wrong, or a signed URL has expired."""
 
 
 class MissingResolution(SlideError, ValueError):

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError, UnsupportedSlide
+from wsi_her2.slides.location import SlideLocation, SlideUrl
+from wsi_her2.slides.remote import RemoteFile, connection_failures_raised
 
 BackendName = Literal["tiled-jpeg", "openslide", "tiffslide", "memory"]
 Pixels = npt.NDArray[np.uint8]
@@ -69,8 +71,10 @@ class OpenSlideBackend:
 
     name: BackendName = "openslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideLocation) -> None:
         import openslide
+
+        path = file_on_disk(path, "OpenSlide")
 
         self._path = path
         self._open = openslide.OpenSlide
@@ -111,46 +115,89 @@ class OpenSlideBackend:
 
 
 class TiffSlideBackend:
-    """A slide through tiffslide, which reads what tifffile reads."""
+    """A slide through tiffslide, which reads what tifffile reads, on a disk or behind a URL."""
 
     name: BackendName = "tiffslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideLocation) -> None:
         import tiffslide
 
-        try:
-            self._slide = tiffslide.TiffSlide(path)
-            self.levels = tuple(
-                Level(int(width), int(height), float(downsample))
-                for (width, height), downsample in zip(
-                    self._slide.level_dimensions, self._slide.level_downsamples, strict=True
+        self._remote = RemoteFile(path) if isinstance(path, SlideUrl) else None
+        source: Any = self._remote or path
+        options = None if self._remote is None else {"name": path.name}
+        with connection_failures_raised(self._remote):
+            try:
+                self._slide = tiffslide.TiffSlide(source, tifffile_options=options)
+                self.levels = tuple(
+                    Level(int(width), int(height), float(downsample))
+                    for (width, height), downsample in zip(
+                        self._slide.level_dimensions, self._slide.level_downsamples, strict=True
+                    )
                 )
-            )
-            self.properties = _openslide_names(self._slide.properties)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
+                self.properties = _openslide_names(self._slide.properties)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGB pixels; see `Backend.read`."""
         downsample = self.levels[level].downsample
         origin = (round(x * downsample), round(y * downsample))
-        try:
-            pixels = np.asarray(self._slide.read_region(origin, level, (width, height), as_array=True))
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise SlideReadError(f"tiffslide: {_one_line(error)}") from error
+        with connection_failures_raised(self._remote):
+            try:
+                if self._remote is not None:
+                    self._remote.fetch(self._spans(level, x, y, width, height))
+                pixels = np.asarray(self._slide.read_region(origin, level, (width, height), as_array=True))
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise SlideReadError(f"tiffslide: {_one_line(error)}") from error
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise SlideReadError(
                 f"tiffslide: pixels are {pixels.dtype} {'x'.join(map(str, pixels.shape))}, not 8-bit RGB"
             )
         return pixels.astype(np.uint8, copy=False)
 
+    def _spans(self, level: int, x: int, y: int, width: int, height: int) -> list[tuple[int, int]]:
+        """Where in the file the tiles of a region lie; none where the level is put together from several images.
+
+        tifffile reads tile by tile, and over a network waiting for each takes longer than all the rest.
+        """
+        if "openslide.series-composition" in self.properties:
+            return []
+        series = self._slide.ts_tifffile.series[int(self.properties.get("openslide.series-index", 0))]
+        page: Any = series.levels[level].pages[0]
+        down, across = page.keyframe.chunked[:2]
+        tile_height, tile_width = page.keyframe.chunks[:2]
+        if len(page.dataoffsets) != down * across:
+            return []
+        return [
+            (page.dataoffsets[number], page.dataoffsets[number] + page.databytecounts[number])
+            for row in range(y // tile_height, min(down, -(-(y + height) // tile_height)))
+            for number in range(
+                row * across + x // tile_width, row * across + min(across, -(-(x + width) // tile_width))
+            )
+        ]
+
     def close(self) -> None:
         """Let go of the file."""
         self._slide.close()
+
+
+def file_on_disk(path: SlideLocation, reader: str) -> Path:
+    """The path of a slide that can only be read from a disk.
+
+    Raises
+    ------
+    UnsupportedSlide
+        It lies behind a URL.
+    """
+    if isinstance(path, SlideUrl):
+        raise UnsupportedSlide(
+            f"{path}: {reader} reads files on a disk only: leave the backend at auto, or copy the slide to a disk"
+        )
+    return path
 
 
 class MemoryBackend:

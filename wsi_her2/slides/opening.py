@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from wsi_her2.errors import SlideNotFound, SlideReadError, UnsupportedSlide
 from wsi_her2.slides.backends import Backend, OpenSlideBackend, TiffSlideBackend
+from wsi_her2.slides.location import SlideLocation, SlideUrl, was_url
 from wsi_her2.slides.tiled_jpeg import TiledJpegBackend
 
-_OPENERS: dict[str, Callable[[Path], Backend]] = {
+_OPENERS: dict[str, Callable[[SlideLocation], Backend]] = {
     "tiled-jpeg": TiledJpegBackend,
     "openslide": OpenSlideBackend,
     "tiffslide": TiffSlideBackend,
@@ -18,20 +18,22 @@ _OPENERS: dict[str, Callable[[Path], Backend]] = {
 FILE_BACKENDS = tuple(_OPENERS)
 """Backends that read files, in the order in which they are tried."""
 
+_URL_BACKENDS = ("tiffslide",)
 
-def open_backend(path: Path, name: str) -> Backend:
-    """Open a file with one named backend.
+
+def open_backend(path: SlideLocation, name: str) -> Backend:
+    """Open a slide with one named backend.
 
     Raises
     ------
     SlideNotFound, UnsupportedSlide
+        A URL raises what `wsi_her2.slides.remote` does besides.
     """
-    if not path.exists():
-        raise SlideNotFound(f"{path}: no such file")
+    _see_that_it_exists(path)
     return _OPENERS[name](path)
 
 
-def open_first_that_reads(path: Path) -> Backend:
+def open_first_that_reads(path: SlideLocation) -> Backend:
     """Open a file with the first backend that opens it *and* decodes a pixel of every level.
 
     Some damage and some NDPI files above 4 GiB show only when a tile is decoded, so opening alone proves
@@ -42,11 +44,10 @@ def open_first_that_reads(path: Path) -> Backend:
     ------
     SlideNotFound, UnsupportedSlide
     """
-    if not path.exists():
-        raise SlideNotFound(f"{path}: no such file")
+    _see_that_it_exists(path)
     refusals: list[str] = []
     opened: Backend | None = None
-    for name in FILE_BACKENDS:
+    for name in _URL_BACKENDS if isinstance(path, SlideUrl) else FILE_BACKENDS:
         try:
             candidate = open_backend(path, name)
         except UnsupportedSlide as error:
@@ -65,8 +66,13 @@ def open_first_that_reads(path: Path) -> Backend:
     raise not_readable(path, "; ".join(refusals))
 
 
-def not_readable(path: Path, why: str) -> UnsupportedSlide:
+def not_readable(path: SlideLocation, why: str) -> UnsupportedSlide:
     """The error for a file that no backend can read."""
+    if isinstance(path, SlideUrl):
+        return UnsupportedSlide(
+            f"{path}: not a slide that can be read where it lies ({why}). Behind a URL these can: SVS, NDPI and "
+            "tiled TIFF. Copy others to a disk; if this is one of these, it is damaged or incomplete."
+        )
     return UnsupportedSlide(
         f"{path.name}: not a slide that can be read ({why}). The file is damaged, incomplete or of another kind: "
         "copy it again from the scanner, or export it as tiled TIFF, SVS, NDPI or DICOM."
@@ -81,3 +87,11 @@ def decodes(backend: Backend) -> bool:
     except SlideReadError:
         return False
     return True
+
+
+def _see_that_it_exists(path: SlideLocation) -> None:
+    """Ask a disk whether there is such a file; a server says so when the file is opened."""
+    if isinstance(path, SlideUrl) or path.exists():
+        return
+    hint = ": this was a URL; give it as text, because a path takes two slashes for one" if was_url(path) else ""
+    raise SlideNotFound(f"{path}: no such file{hint}")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError
 from wsi_her2.slides.backends import RGB, Backend, MemoryBackend, Pixels, over_white
+from wsi_her2.slides.location import SlideLocation, SlideUrl, locate
 from wsi_her2.slides.opening import FILE_BACKENDS, decodes, not_readable, open_backend, open_first_that_reads
 from wsi_her2.slides.resolution import MppSource, Resolution, resolve_mpp
 
@@ -71,8 +72,8 @@ class Slide:
     ----------
     name : str
         File name, or the name given to an in-memory slide.
-    path : pathlib.Path or None
-        The file, None for a slide in memory.
+    path : pathlib.Path, SlideUrl or None
+        Where the slide lies, None for a slide in memory.
     backend : {'tiled-jpeg', 'openslide', 'tiffslide', 'memory'}
         What reads the file.
     backend_requested : str
@@ -90,7 +91,9 @@ class Slide:
         What the file says of itself, under OpenSlide's names.
     """
 
-    def __init__(self, opened: Backend, resolution: Resolution, *, path: Path | None, name: str, requested: str):
+    def __init__(
+        self, opened: Backend, resolution: Resolution, *, path: SlideLocation | None, name: str, requested: str
+    ):
         self.name = name
         self.path = path
         self.backend = opened.name
@@ -263,22 +266,25 @@ class Slide:
         return backend
 
 
-def open_slide(path: str | Path, mpp: float | None = None, backend: str = "auto") -> Slide:
-    """Open a slide file.
+def open_slide(path: str | Path | SlideUrl, mpp: float | None = None, backend: str = "auto") -> Slide:
+    """Open a slide.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or SlideUrl
+        A file, or as text a URL that fsspec can read in parts: `https://...`, `s3://...`.
     mpp : float, optional
         Microns per level-0 pixel. Overrides what the file says.
     backend : {'auto', 'tiled-jpeg', 'openslide', 'tiffslide'}
-        'auto' tries the others in this order, once.
+        'auto' tries the others in this order, once. Behind a URL only tiffslide reads.
 
     Raises
     ------
     SlideNotFound, UnsupportedSlide, MissingResolution, ImplausibleResolution
+    SlideUnreachable, SlideForbidden, MissingExtra
+        Behind a URL: the connection failed, access is refused, or a package for its protocol is missing.
     """
-    path = Path(path)
+    path = locate(path)
     if backend == "auto":
         opened = open_first_that_reads(path)
     elif backend in FILE_BACKENDS:

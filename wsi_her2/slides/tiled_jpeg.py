@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError, UnsupportedSlide
-from wsi_her2.slides.backends import RGB, BackendName, Level, OpenSlideBackend, Pixels, over_white
+from wsi_her2.slides.backends import (
+    RGB,
+    BackendName,
+    Level,
+    OpenSlideBackend,
+    Pixels,
+    file_on_disk,
+    over_white,
+)
+from wsi_her2.slides.location import SlideLocation
 
 _VENDORS = ("aperio", "generic-tiff")
 """Those whose tiles lie edge to edge from the corner of each level; others overlap them or leave some out."""
@@ -51,10 +60,11 @@ class TiledJpegBackend:
 
     name: BackendName = "tiled-jpeg"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideLocation) -> None:
         # Loaded where they are needed: most processes of a run never open a file.
         import simplejpeg
 
+        path = file_on_disk(path, "tiled-jpeg")
         self._decode_jpeg = simplejpeg.decode_jpeg
         self._openslide = OpenSlideBackend(path)
         self.properties = self._openslide.properties
