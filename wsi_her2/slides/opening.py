@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_her2.errors import SlideNotFound, SlideReadError, UnsupportedSlide
 from wsi_her2.slides.backends import Backend, OpenSlideBackend, TiffSlideBackend
+from wsi_her2.slides.claims import refuse_impossible_levels, refuse_impossible_tiff
 from wsi_her2.slides.tiled_jpeg import TiledJpegBackend
 
 _OPENERS: dict[str, Callable[[Path], Backend]] = {
@@ -28,7 +29,19 @@ def open_backend(path: Path, name: str) -> Backend:
     """
     if not path.exists():
         raise SlideNotFound(f"{path}: no such file")
-    return _OPENERS[name](path)
+    refuse_impossible_tiff(path)
+    return _opened(path, name)
+
+
+def _opened(path: Path, name: str) -> Backend:
+    """Open a file whose claims were looked at, and look at the levels that came out."""
+    backend = _OPENERS[name](path)
+    try:
+        refuse_impossible_levels(path, [(level.width, level.height) for level in backend.levels if level.stored])
+    except BaseException:
+        backend.close()
+        raise
+    return backend
 
 
 def open_first_that_reads(path: Path) -> Backend:
@@ -44,11 +57,12 @@ def open_first_that_reads(path: Path) -> Backend:
     """
     if not path.exists():
         raise SlideNotFound(f"{path}: no such file")
+    refuse_impossible_tiff(path)
     refusals: list[str] = []
     opened: Backend | None = None
     for name in FILE_BACKENDS:
         try:
-            candidate = open_backend(path, name)
+            candidate = _opened(path, name)
         except UnsupportedSlide as error:
             refusals.append(str(error))
             continue
