@@ -16,11 +16,22 @@ from tests.fuzz.pool import MEMORY_MB, SECONDS, Child
 from tests.fuzz.verdicts import Verdict
 
 
+_FOR_NETWORKS = (
+    "wsi_her2.models.telemetry",
+    "h5py",
+    "wsi_her2.models.networks.deployed",
+    "timm",
+    "onnxruntime",
+    "pipelines.models",
+)
+
+
 def main() -> int:
     """Run, report, and say by the exit code whether something was found."""
     options = _options()
     work = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    child = Child(work / "child", options.memory_mb, options.seconds)
+    plain = Child(work / "plain", options.memory_mb, options.seconds)
+    with_torch = Child(work / "with_torch", options.memory_mb, options.seconds, _FOR_NETWORKS)
     found: dict[tuple[str, str], list[tuple[int, Seed, Verdict]]] = defaultdict(list)
     counts: Counter[tuple[str, str]] = Counter()
     started, largest, slowest = time.monotonic(), (0.0, ""), (0.0, "")
@@ -32,6 +43,7 @@ def main() -> int:
             rng = random.Random(f"{options.seed}/{number}")
             kind = rng.choices(list(kinds), list(kinds.values()))[0]
             seed = rng.choice([s for s in seeds[kind] if options.name in s.name])
+            child = with_torch if kind in ("keras", "model") else plain
             folder = child.inputs / str(number)
             folder.mkdir()
             path = seed.make(folder, rng)
@@ -47,7 +59,8 @@ def main() -> int:
                     shutil.copytree(folder, options.keep / str(number), symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
     finally:
-        child.close()
+        plain.close()
+        with_torch.close()
         shutil.rmtree(work, ignore_errors=True)
     _report(options, counts, found, time.monotonic() - started)
     _say(f"most memory {largest[0]:.0f} MB: {largest[1]}; longest {slowest[0]:.1f} s: {slowest[1]}")
@@ -61,7 +74,9 @@ def _report(
     seconds: float,
 ) -> None:
     total = sum(counts.values())
-    _say(f"{total} hostile inputs, seed {options.seed}, {seconds:.0f} s, {options.memory_mb} MB, {options.seconds:g} s each")
+    _say(
+        f"{total} hostile inputs, seed {options.seed}, {seconds:.0f} s, {options.memory_mb} MB, {options.seconds:g} s each"
+    )
     outcomes = ("ok", "refused", "third-party crash", "finding")
     _say(f"{'':10}" + "".join(f"{name:>20}" for name in outcomes))
     for kind in SHARES:
@@ -83,7 +98,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("count", type=int, nargs="?", default=2000, help="how many inputs")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds make equal inputs")
     parser.add_argument("--only", type=int, help="the number of one input, to see it again")
-    parser.add_argument("--kind", action="append", choices=list(SHARES), help="only inputs of this kind; repeatable")
+    parser.add_argument(
+        "--kind", action="append", choices=list(SHARES), help="only inputs of this kind; repeatable"
+    )
     parser.add_argument("--name", default="", help="only seeds whose name has this in it")
     parser.add_argument("--keep", type=Path, help="folder for inputs that found something, up to three of a place")
     parser.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="anonymous memory of the process")

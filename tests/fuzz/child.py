@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def main() -> None:
     inputs = os.fdopen(os.dup(0))
     from tests.fuzz.targets import TARGETS
 
+    # Before writes are watched: what a library writes when it is first imported is not the doing of an input.
+    for name in filter(None, sys.argv[4].split(",")):
+        with contextlib.suppress(ImportError):
+            import_module(name)
     written = _watch_writes(sandbox)
     # Anonymous memory rather than address space: libraries reserve much that they never touch.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))

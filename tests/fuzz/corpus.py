@@ -145,7 +145,10 @@ def _texts() -> list[Seed]:
                 "properties": {"name": "tumour", "classification": {"name": "Tumor", "color": [1, 2, 3]}},
             }
             for kind, rings in (
-                ("Polygon", [[[100, 100], [400, 100], [400, 400], [100, 100]], [[200, 150], [250, 150], [250, 180]]]),
+                (
+                    "Polygon",
+                    [[[100, 100], [400, 100], [400, 400], [100, 100]], [[200, 150], [250, 150], [250, 180]]],
+                ),
                 ("MultiPolygon", [[[[10, 10], [40, 10], [40, 40]]], [[[60, 60], [90, 60], [90, 95]]]]),
                 ("Point", [1, 2]),
             )
@@ -209,9 +212,7 @@ def _fixed(name: str, text: Callable[[], str | bytes]) -> Any:
 
 
 def _polygon(coordinates: str, properties: str = "{}") -> str:
-    return (
-        f'{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":{coordinates}}},"properties":{properties}}}'
-    )
+    return f'{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":{coordinates}}},"properties":{properties}}}'
 
 
 REGIONS: tuple[Callable[[], str | bytes], ...] = (
@@ -233,7 +234,12 @@ REGIONS: tuple[Callable[[], str | bytes], ...] = (
 """Annotations that are made to harm."""
 
 YAMLS: tuple[Callable[[], str | bytes], ...] = (
-    lambda: "a: &a [x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(f'*{chr(97 + i)}' for _ in range(9))}]\n" for i in range(20)),
+    lambda: (
+        "a: &a [x]\n"
+        + "".join(
+            f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(f'*{chr(97 + i)}' for _ in range(9))}]\n" for i in range(20)
+        )
+    ),
     lambda: "model: &a [*a, *a]\ntissue: *a\n",
     lambda: "tissue: &a\n  min_density: *a\n",
     lambda: "!!python/object/apply:os.system ['touch /tmp/pwned']\n",
@@ -249,7 +255,10 @@ YAMLS: tuple[Callable[[], str | bytes], ...] = (
     lambda: "mpp: .nan\npatches: {min_tissue: .inf}\n",
     lambda: "".join(f"k{i}: {i}\n" for i in range(60_000)),
     lambda: "<<: &m {a: 1}\n" + "".join(f"m{i}: {{<<: [*m, *m, *m]}}\n" for i in range(20_000)),
-    lambda: "".join(f"a{i}: &a{i} {{<<: [" + ",".join([f"*a{i - 1}"] * 9) + "]}\n" if i else "a0: &a0 {x: 1}\n" for i in range(12)),
+    lambda: "".join(
+        f"a{i}: &a{i} {{<<: [" + ",".join([f"*a{i - 1}"] * 9) + "]}\n" if i else "a0: &a0 {x: 1}\n"
+        for i in range(12)
+    ),
     lambda: "compute: {workers: 10000000000000000000}\nregions: {files: [/dev/zero]}\n",
     lambda: "model: " + "x" * 900_000,
     lambda: "date: 9999-99-99\n",
@@ -285,14 +294,27 @@ TABLES: tuple[Callable[[], str | bytes], ...] = (
 
 def _yaml(text: str) -> Any:
     lines = text.splitlines()
-    values = ("!!python/object:os.x {}", "[", "&a [*a]", ".nan", "-1", "1e999", "null", "{}", "'" + "x" * 5000 + "'", "\t")
+    values = (
+        "!!python/object:os.x {}",
+        "[",
+        "&a [*a]",
+        ".nan",
+        "-1",
+        "1e999",
+        "null",
+        "{}",
+        "'" + "x" * 5000 + "'",
+        "\t",
+    )
 
     def make(folder: Path, rng: random.Random) -> Path:
         path, changed = folder / "config.yaml", list(lines)
         for _ in range(rng.choice((1, 2, 4))):
             number = rng.randrange(len(changed))
             key = changed[number].split(":")[0]
-            changed[number] = rng.choice((f"{key}: {rng.choice(values)}", changed[number] * 2, "", f"  {changed[number]}"))
+            changed[number] = rng.choice(
+                (f"{key}: {rng.choice(values)}", changed[number] * 2, "", f"  {changed[number]}")
+            )
         data = "\n".join(changed).encode()
         path.write_bytes(damaged_bytes(data, rng) if rng.random() < 0.3 else data)
         return path
@@ -301,7 +323,21 @@ def _yaml(text: str) -> Any:
 
 
 def _table(name: str, text: str) -> Any:
-    cells = ("", "nan", "1e400", '"', "'=1+1", "-1", "+3+3", "x" * 10_000, "\0", "9" * 5000, "\u0661", ";;;", "\ufeff")
+    cells = (
+        "",
+        "nan",
+        "1e400",
+        '"',
+        "'=1+1",
+        "-1",
+        "+3+3",
+        "x" * 10_000,
+        "\0",
+        "9" * 5000,
+        "\u0661",
+        ";;;",
+        "\ufeff",
+    )
 
     def make(folder: Path, rng: random.Random) -> Path:
         path, separator = folder / name, ";" if ";" in text else ","
@@ -382,7 +418,10 @@ def _models(folder: Path) -> list[Seed]:
     source = folder / "bundle"
     if not source.exists():
         pack_small(source, named_architecture("pruneff1", 2, sigmoid=True, patch_px=16))
-    seeds = [Seed("model", "bundle, bytes", _bundle_bytes(source)), Seed("model", "bundle, card", _bundle_card(source))]
+    seeds = [
+        Seed("model", "bundle, bytes", _bundle_bytes(source)),
+        Seed("model", "bundle, card", _bundle_card(source)),
+    ]
     seeds += [Seed("model", f"bundle, {name}", _bundle_edit(source, edit)) for name, edit in BUNDLES.items()]
     seeds.append(Seed("model", "bundle, graph", _bundle_graph(source)))
     return seeds

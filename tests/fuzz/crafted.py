@@ -50,7 +50,9 @@ def _with(data: bytes, tag: int, value: int, page: int = 0) -> bytes:
 
 def billion_pixels_a_side() -> bytes:
     """10^9 x 10^9 px, and one tile."""
-    return tiff([tiled_page(_BILLION, _BILLION, [jpeg(_GREY)], tile=(TILE_PX,) * 2, compression=JPEG, photometric=6)])
+    return tiff(
+        [tiled_page(_BILLION, _BILLION, [jpeg(_GREY)], tile=(TILE_PX,) * 2, compression=JPEG, photometric=6)]
+    )
 
 
 def billion_pixels_a_side_of_nothing() -> bytes:
@@ -136,7 +138,9 @@ def progressive_jpeg_bomb() -> bytes:
     struct.pack_into(">HH", data, frame + 5, 65_500, 65_500)
     scan = small.rfind(b"\xff\xda")
     data = data[:-2] + bytes(data[scan:-2]) * 1000 + b"\xff\xd9"
-    return tiff([tiled_page(TILE_PX, TILE_PX, [bytes(data)], tile=(TILE_PX,) * 2, compression=JPEG, photometric=6)])
+    return tiff(
+        [tiled_page(TILE_PX, TILE_PX, [bytes(data)], tile=(TILE_PX,) * 2, compression=JPEG, photometric=6)]
+    )
 
 
 def directories_in_a_circle() -> bytes:
@@ -319,4 +323,3 @@ SLIDES: dict[str, Callable[[], bytes]] = {
 SLIDES |= {f"zero_{tag}": zero(tag) for tag in (WIDTH, LENGTH, COMPRESSION, SAMPLES, TILE_WIDTH, TILE_LENGTH)}
 SLIDES |= {"wide_and_flat": thin(2_000_000, 3), "tall_and_thin": thin(3, 2_000_000)}
 """Hostile slides by name."""
-

@@ -103,7 +103,10 @@ def _endless_loop(model: Any) -> None:
         ]
     )
     body = helper.make_graph(
-        [helper.make_node("Identity", ["condition"], ["still"]), helper.make_node("Add", ["value", "value"], ["sum"])],
+        [
+            helper.make_node("Identity", ["condition"], ["still"]),
+            helper.make_node("Add", ["value", "value"], ["sum"]),
+        ],
         "body",
         [
             helper.make_tensor_value_info("turn", onnx.TensorProto.INT64, []),
@@ -233,9 +236,17 @@ BUNDLES: dict[str, Callable[[Path], None]] = {
     "header of 2^63 bytes": _raw(struct.pack("<Q", 2**63) + b"{}"),
     "header of 4 GB": _raw(struct.pack("<Q", 2**32) + b"{}" + bytes(100)),
     "header that is deep": _raw(struct.pack("<Q", 200_000) + b"[" * 100_000 + b"]" * 100_000),
-    "tensor of exabytes": _header(lambda h: h | {"network.x": {"dtype": "F32", "shape": [2**30, 2**30], "data_offsets": [0, 4]}}),
-    "tensors that overlap": _header(lambda h: {k: (v | {"data_offsets": [0, 8]} if k != "__metadata__" else v) for k, v in h.items()}),
-    "many empty tensors": _header(lambda h: h | {f"network.{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(50_000)}),
+    "tensor of exabytes": _header(
+        lambda h: h | {"network.x": {"dtype": "F32", "shape": [2**30, 2**30], "data_offsets": [0, 4]}}
+    ),
+    "tensors that overlap": _header(
+        lambda h: {k: (v | {"data_offsets": [0, 8]} if k != "__metadata__" else v) for k, v in h.items()}
+    ),
+    "many empty tensors": _header(
+        lambda h: (
+            h | {f"network.{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(50_000)}
+        )
+    ),
     "weights are a link": _replaced("model.safetensors", lambda path: path.symlink_to("/etc/passwd")),
     "weights are a device": _replaced("model.safetensors", lambda path: path.symlink_to("/dev/zero")),
     "graph is a device": _replaced("model.onnx", lambda path: path.symlink_to("/dev/zero")),
@@ -273,7 +284,12 @@ def _small_numbers_that_grow(file: Any, rng: random.Random) -> None:
 def _large_chunk(file: Any, rng: random.Random) -> None:
     """One value in a chunk of gigabytes."""
     values = file.create_dataset(
-        "model_weights/a/a/kernel:0", (1, 1), np.float32, maxshape=(None, None), chunks=(2**14, 2**15), compression=9
+        "model_weights/a/a/kernel:0",
+        (1, 1),
+        np.float32,
+        maxshape=(None, None),
+        chunks=(2**14, 2**15),
+        compression=9,
     )
     try:
         values[0, 0] = 1
@@ -284,7 +300,9 @@ def _large_chunk(file: Any, rng: random.Random) -> None:
 def _bomb(file: Any, rng: random.Random) -> None:
     """Half a gigabyte of zeros in a file of half a megabyte, many times."""
     for number in range(3):
-        values = file.create_dataset(f"model_weights/a{number}/a/kernel:0", (2**12, 2**14), np.float32, chunks=(64, 2**14), compression=9)
+        values = file.create_dataset(
+            f"model_weights/a{number}/a/kernel:0", (2**12, 2**14), np.float32, chunks=(64, 2**14), compression=9
+        )
         values[:64] = 0
 
 
@@ -325,7 +343,9 @@ def _shapes(file: Any, rng: random.Random) -> None:
 def _units(file: Any, rng: random.Random) -> None:
     """A last layer of a hundred million classes, which takes no room in the file."""
     file.create_dataset("model_weights/block1a_project_conv/x/kernel:0", (3, 3, 32, 16), np.float32)
-    file.create_dataset("model_weights/out/out/kernel:0", (1, rng.choice((10**8, 200_000_000))), np.float32, chunks=(1, 1000))
+    file.create_dataset(
+        "model_weights/out/out/kernel:0", (1, rng.choice((10**8, 200_000_000))), np.float32, chunks=(1, 1000)
+    )
 
 
 def _outside(file: Any, rng: random.Random) -> None:

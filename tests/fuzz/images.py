@@ -52,7 +52,9 @@ def tissue(side: int = 512) -> np.ndarray:
 def jpeg(pixels: np.ndarray, **options: int) -> bytes:
     """Pixels as JPEG."""
     out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "JPEG", **({"quality": 85, "subsampling": 2} | options))
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        out, "JPEG", **({"quality": 85, "subsampling": 2} | options)
+    )
     return out.getvalue()
 
 

@@ -14,7 +14,20 @@ from tests.fuzz.tiff_bytes import TILE_WIDTH, WIDTH, Layout, layout_of
 
 _NUMBERS = (0, 1, 2, 3, 5, 7, 16, 255, 256, 65_535, 65_536, 100_000, 2**31 - 1, 2**31, 2**32 - 1, 10**9)
 _LARGE_NUMBERS = (*_NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
-_TELLING = (WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS, 262, 284, 347)
+_TELLING = (
+    WIDTH,
+    LENGTH,
+    BITS,
+    COMPRESSION,
+    SAMPLES,
+    TILE_WIDTH,
+    TILE_LENGTH,
+    TILE_OFFSETS,
+    TILE_COUNTS,
+    262,
+    284,
+    347,
+)
 _COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32_773, 32_946, 33_003, 33_005, 33_007, 34_712, 34_887, 34_925, 50_000)
 _JPEG_MARKERS = (0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC9, 0xCF, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE, 0x00)
 
@@ -75,13 +88,23 @@ def _entry_value(data: bytearray, rng: random.Random, layout: Layout) -> None:
 
 def _entry_kind(data: bytearray, rng: random.Random, layout: Layout) -> None:
     """Another type."""
-    _put(data, layout.order + "H", _any_entry(rng, layout).at + 2, rng.choice((0, 1, 2, 3, 4, 5, 7, 11, 12, 13, 16, 99)))
+    _put(
+        data,
+        layout.order + "H",
+        _any_entry(rng, layout).at + 2,
+        rng.choice((0, 1, 2, 3, 4, 5, 7, 11, 12, 13, 16, 99)),
+    )
 
 
 def _entry_tag(data: bytearray, rng: random.Random, layout: Layout) -> None:
     """Another tag: one is missing, another is there twice."""
     tags = [entry.tag for directory in layout.directories for entry in directory.entries]
-    _put(data, layout.order + "H", _any_entry(rng, layout).at, rng.choice([*tags, 330, 34_665, 65_420, 347, 530, 700]))
+    _put(
+        data,
+        layout.order + "H",
+        _any_entry(rng, layout).at,
+        rng.choice([*tags, 330, 34_665, 65_420, 347, 530, 700]),
+    )
 
 
 def _entry_count(data: bytearray, rng: random.Random, layout: Layout) -> None:
@@ -100,7 +123,15 @@ def _next_directory(data: bytearray, rng: random.Random, layout: Layout) -> None
     """A directory that leads to itself, back, beyond the end or into the pixels."""
     directory = rng.choice(layout.directories)
     places = [other.at for other in layout.directories]
-    places += [directory.at, directory.at + 12, len(data), len(data) + 10**6, 2**32 - 1, rng.randrange(len(data)), 1]
+    places += [
+        directory.at,
+        directory.at + 12,
+        len(data),
+        len(data) + 10**6,
+        2**32 - 1,
+        rng.randrange(len(data)),
+        1,
+    ]
     _put(data, layout.offset_code, directory.next_at, rng.choice(places))
 
 
@@ -129,7 +160,17 @@ def _claimed_size(data: bytearray, rng: random.Random, layout: Layout) -> None:
         for entry in directory.entries:
             if entry.tag == tag:
                 code = layout.order + {3: "H", 4: "I", 16: "Q"}.get(entry.kind, "I")
-                sizes = (5_000, 65_535, 100_000, 300_000, 2**24, 10**9, 2**31 - 1, 16, 128 * rng.randrange(1, 2000))
+                sizes = (
+                    5_000,
+                    65_535,
+                    100_000,
+                    300_000,
+                    2**24,
+                    10**9,
+                    2**31 - 1,
+                    16,
+                    128 * rng.randrange(1, 2000),
+                )
                 _put(data, code, entry.data_at, rng.choice(sizes))
 
 
@@ -150,7 +191,9 @@ def _jpeg_of_a_tile(data: bytearray, rng: random.Random, layout: Layout) -> None
         if place < len(data):
             data[place] = rng.choice((0, 1, 2, 4, 0x11, 0x22, 0x44, 12, 255))
     elif choice == 3:
-        marks = [place for place in _all(data, b"\xff", start, end) if data[place + 1 : place + 2] not in (b"", b"\0")]
+        marks = [
+            place for place in _all(data, b"\xff", start, end) if data[place + 1 : place + 2] not in (b"", b"\0")
+        ]
         if marks:
             data[rng.choice(marks) + 1] = rng.choice(_JPEG_MARKERS)
     elif choice == 4:
@@ -204,7 +247,9 @@ _HOSTILE: tuple[Callable[[random.Random], Any], ...] = (
     lambda rng: True,
     lambda rng: rng.choice((-1, 0, 1, 2**31, 2**63, -(2**64), 10**400)),
     lambda rng: rng.choice((math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 0.5)),
-    lambda rng: rng.choice(("", "\0", "a\nb", "../../../etc/passwd", "=1+1", "<script>alert(1)</script>", "\ud800")),
+    lambda rng: rng.choice(
+        ("", "\0", "a\nb", "../../../etc/passwd", "=1+1", "<script>alert(1)</script>", "\ud800")
+    ),
     lambda rng: "x" * rng.choice((300, 100_000, 2_000_000)),
     lambda rng: [],
     lambda rng: {},

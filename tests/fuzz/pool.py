@@ -31,12 +31,21 @@ class Child:
         Of anonymous memory.
     seconds : float
         For one input, on the clock.
+    modules : tuple of str
+        To import before the first input.
     """
 
-    def __init__(self, folder: Path, memory_mb: int = MEMORY_MB, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        memory_mb: int = MEMORY_MB,
+        seconds: float = SECONDS,
+        modules: tuple[str, ...] = ("wsi_her2.slides.slide", "pipelines.configuration"),
+    ) -> None:
         self.inputs = folder / "in"
         self._folder, self._memory_mb, self._seconds = folder.resolve(), memory_mb, seconds
         self._log = folder / "log"
+        self._modules = modules
         self._process: subprocess.Popen[str] | None = None
         self._used = 0
         self.inputs.mkdir(parents=True, exist_ok=True)
@@ -96,7 +105,7 @@ class Child:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        arguments = [str(self._memory_mb), str(self._folder), str(self._log)]
+        arguments = [str(self._memory_mb), str(self._folder), str(self._log), ",".join(self._modules)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.child", *arguments],
             stdin=subprocess.PIPE,
@@ -133,7 +142,9 @@ class Child:
         with self._log.open("rb") as stream:
             stream.seek(begun)
             text = stream.read().decode(errors="replace")
-        frames = [line.strip() for line in text.rsplit("most recent call first", 1)[-1].splitlines() if "File" in line]
+        frames = [
+            line.strip() for line in text.rsplit("most recent call first", 1)[-1].splitlines() if "File" in line
+        ]
         return " < ".join(_short(frame) for frame in frames[:4])
 
 

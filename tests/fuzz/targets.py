@@ -151,4 +151,3 @@ TARGETS: dict[str, Callable[[Path, int], None]] = {
     "dataset": use_dataset,
     "store": use_store,
 }
-

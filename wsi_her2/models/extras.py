@@ -6,6 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from wsi_her2.models.telemetry import forbid_telemetry
+
 from wsi_her2.errors import MissingExtra
 
 EXTRA_OF = {
@@ -39,6 +41,7 @@ def need(package: str, purpose: str) -> Any:
     MissingExtra
         It is not installed, or it does not import.
     """
+    forbid_telemetry()
     try:
         return import_module(package)
     except ImportError as error:

@@ -114,13 +114,17 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
     width, length = directory.of(_WIDTH, 0), directory.of(_LENGTH, 0)
     where = f"image {number + 1} of the file"
     if max(width, length) > MAX_SIDE_PX:
-        raise _impossible(path, f"{where} says it has {width:,} x {length:,} px; no side can exceed {MAX_SIDE_PX:,}")
+        raise _impossible(
+            path, f"{where} says it has {width:,} x {length:,} px; no side can exceed {MAX_SIDE_PX:,}"
+        )
     if width * length > MAX_PIXELS_PER_BYTE * size:
         raise _impossible(
             path, f"{where} says it has {width:,} x {length:,} px, which a file of {size:,} bytes cannot hold"
         )
     if directory.text_bytes > MAX_TEXT_BYTES:
-        raise _impossible(path, f"{where} has {directory.text_bytes:,} bytes of description; {MAX_TEXT_BYTES:,} is the limit")
+        raise _impossible(
+            path, f"{where} has {directory.text_bytes:,} bytes of description; {MAX_TEXT_BYTES:,} is the limit"
+        )
     if _NDPI in directory.numbers:
         # A level is one JPEG there, as large as it is; OpenSlide decodes it in parts.
         return

@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsi_her2.cells.field import CellCutoffs
-from wsi_her2.errors import LabProfileError
+from wsi_her2.bounded_file import read_bounded
+from wsi_her2.errors import LabProfileError, wrong_fields
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -100,15 +101,11 @@ def read_profile(path: str | Path) -> tuple[LabProfile, str]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise LabProfileError(f"{path}: larger than {_MAX_BYTES:,} bytes, so not a laboratory profile")
-        content = path.read_bytes()
+        content = read_bounded(path, _MAX_BYTES)
         return LabProfile.model_validate_json(content), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise LabProfileError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
         raise LabProfileError(
-            f"{path}: no laboratory profile ({where}: {first['msg']}). Make one with `wsi-her2 calibrate`."
+            f"{path}: no laboratory profile ({wrong_fields(error)}). Make one with `wsi-her2 calibrate`."
         ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_her2.errors import DatasetError, StoreError
+from wsi_her2.errors import DatasetError, StoreError, shortened
 from wsi_her2.learning.datasets.dataset import Example
 from wsi_her2.learning.datasets.findings import Finding, Reading, conclude, error, few, nothing_usable, warning
 from wsi_her2.learning.datasets.grades import parse_grade
@@ -101,8 +101,11 @@ def read_stores(
             if store.pixels is None:
                 raise StoreError(f"{path}: keeps no pixels; score the slide again with --store-patches")
             found = _rows(store, path, truth, slide_id, modality, tumour_only, per_slide, name)
-        except StoreError as failed:
-            findings.append(error("unreadable-store", path, str(failed).removeprefix(f"{path}: ")))
+        except MemoryError:
+            raise
+        # Zarr raises whatever the damage happens to trip over.
+        except Exception as failed:
+            findings.append(error("unreadable-store", path, shortened(failed).removeprefix(f"{path}: ")))
             continue
         if not store.done.all():
             undone = int((~store.done).sum())

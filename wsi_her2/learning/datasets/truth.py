@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pandas as pd
 
-from wsi_her2.errors import DatasetError, MissingExtra
+from wsi_her2.bounded_file import read_bounded
+from wsi_her2.errors import DatasetError, MissingExtra, shortened
 from wsi_her2.learning.datasets.findings import Finding, error, warning
 from wsi_her2.learning.datasets.grades import parse_grade
 
@@ -22,6 +25,13 @@ _LABEL = ("label", "class", "her2 score", "score")
 _PERCENTAGES = ("pct 0", "pct 1", "pct 2", "pct 3")
 _SLIDE_COMPLETE = ("pct complete membrane",)
 _GROUP = ("group", "patient", "case", "caseno", "case no")
+
+
+_MAX_BYTES = 50_000_000
+"""Of a table; a row of Warwick's has some 20."""
+
+_MAX_COLUMNS = 1000
+"""Of a table."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def read_truth(path: str | Path) -> tuple[dict[str, CaseTruth], tuple[Finding, .
     case_column, score_column = _first(columns, _CASE), _first(columns, _SCORE)
     if case_column is None or score_column is None:
         raise DatasetError(
-            f"{path}: the columns are {', '.join(map(str, table.columns))}; needed are CaseNo and HeR2 SCORE"
+            f"{path}: the columns are {shortened(', '.join(map(str, table.columns)))}; needed are CaseNo and HeR2 SCORE"
         )
     complete = next((column for key, column in columns.items() if key.startswith(_COMPLETE)), None)
     truths: dict[str, CaseTruth] = {}
@@ -156,7 +166,7 @@ def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Fi
     group_column = _first(columns, _GROUP)
     if slide_column is None or label_column is None:
         raise DatasetError(
-            f"{path}: the columns are {', '.join(map(str, table.columns))}; needed are slide_id and label"
+            f"{path}: the columns are {shortened(', '.join(map(str, table.columns)))}; needed are slide_id and label"
         )
     shares = [_first(columns, (name,)) for name in _PERCENTAGES]
     complete_column = _first(columns, _SLIDE_COMPLETE)
@@ -193,22 +203,25 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such table")
     try:
+        content = read_bounded(path, _MAX_BYTES)
         if path.suffix.lower() in (".xlsx", ".xlsm"):
             if find_spec("openpyxl") is None:
                 raise MissingExtra(
                     f"{path}: reading XLSX needs openpyxl (pip install openpyxl); or save it as CSV"
                 )
-            table = pd.read_excel(path, dtype=str)
+            table = pd.read_excel(io.BytesIO(content), dtype=str)
         else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                header = stream.readline()
-                separator = max(",;\t", key=header.count)
-                stream.seek(0)
-                table = pd.read_csv(stream, dtype=str, sep=separator, skip_blank_lines=False)
-    except (OSError, ValueError, KeyError) as failed:
+            text = content.decode("utf-8-sig")
+            header = text.partition("\n")[0]
+            separator = max(",;\t", key=header.count)
+            if header.count(separator) >= _MAX_COLUMNS:
+                raise ValueError(f"more than {_MAX_COLUMNS:,} columns")
+            table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, sep=separator, skip_blank_lines=False)
+    except (OSError, ValueError, KeyError, OverflowError, BadZipFile) as failed:
         if isinstance(failed, MissingExtra):
             raise
-        raise DatasetError(f"{path}: cannot be read as a table ({failed}); save it as CSV in UTF-8") from failed
+        why = failed.strerror if isinstance(failed, OSError) and failed.strerror else shortened(failed)
+        raise DatasetError(f"{path}: cannot be read as a table ({why}); save it as CSV in UTF-8") from failed
     return table.fillna("")
 
 
