@@ -23,8 +23,8 @@ _MAX_CONFIG_BYTES = 256_000
 """Of a YAML file; the longest preset has 6 kB."""
 
 _MAX_NODES, _MAX_DEPTH, _MAX_ALIASES = 20_000, 20, 20
-"""Of YAML: values, values within values, and places that repeat another one. A few hundred bytes of aliases of aliases
-stand for gigabytes, and merging them takes as long."""
+"""Of YAML: values, values within values, and places that repeat another one. A few hundred bytes of aliases of
+aliases stand for gigabytes, and merging them takes as long."""
 
 
 class _Section(BaseModel):
@@ -242,6 +242,6 @@ def _refuse_bomb(text: str, path: Path) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if nodes > _MAX_NODES or depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
             raise ConfigurationError(
-                f"{path}: not a configuration: more than {_MAX_NODES:,} values, {_MAX_DEPTH} within each other, or "
-                f"{_MAX_ALIASES} aliases"
+                f"{path}: not a configuration: more than {_MAX_NODES:,} values, {_MAX_DEPTH} within each "
+                f"other, or {_MAX_ALIASES} aliases"
             )

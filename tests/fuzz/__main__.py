@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz COUNT --seed S`: use hostile inputs, say what came of them, keep those that found something."""
+"""`python -m tests.fuzz COUNT --seed S`: use hostile inputs, say what came of them, keep what found something."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.fuzz.corpus import SHARES, Seed, corpus
 from tests.fuzz.pool import MEMORY_MB, SECONDS, Child
 from tests.fuzz.verdicts import Verdict
-
 
 _FOR_NETWORKS = (
     "wsi_her2.models.telemetry",
@@ -75,7 +74,8 @@ def _report(
 ) -> None:
     total = sum(counts.values())
     _say(
-        f"{total} hostile inputs, seed {options.seed}, {seconds:.0f} s, {options.memory_mb} MB, {options.seconds:g} s each"
+        f"{total} hostile inputs, seed {options.seed}, in {seconds:.0f} s; limits {options.memory_mb} MB and "
+        f"{options.seconds:g} s for each"
     )
     outcomes = ("ok", "refused", "third-party crash", "finding")
     _say(f"{'':10}" + "".join(f"{name:>20}" for name in outcomes))

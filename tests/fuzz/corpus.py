@@ -212,7 +212,8 @@ def _fixed(name: str, text: Callable[[], str | bytes]) -> Any:
 
 
 def _polygon(coordinates: str, properties: str = "{}") -> str:
-    return f'{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":{coordinates}}},"properties":{properties}}}'
+    geometry = f'{{"type":"Polygon","coordinates":{coordinates}}}'
+    return f'{{"type":"Feature","geometry":{geometry},"properties":{properties}}}'
 
 
 REGIONS: tuple[Callable[[], str | bytes], ...] = (
@@ -366,7 +367,7 @@ def _keras(folder: Path) -> list[Seed]:
 
 
 def _keras_copy(source: Path) -> Any:
-    """Mostly its first kilobytes, where HDF5 keeps what describes the rest, or one JSON value of its description."""
+    """Mostly its first kilobytes, where HDF5 describes the rest, or a JSON value of the description of layers."""
 
     def make(folder: Path, rng: random.Random) -> Path:
         path = folder / source.name

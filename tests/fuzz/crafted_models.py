@@ -1,4 +1,4 @@
-"""Model files that are made to harm: HDF5 as Keras writes it, and bundles whose card vouches for what is in them."""
+"""Model files that are made to harm: HDF5 as Keras writes it, bundles whose card vouches for what is in them."""
 
 from __future__ import annotations
 

@@ -9,8 +9,19 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from tests.fuzz.tiff_bytes import BITS, COMPRESSION, LENGTH, SAMPLES, TILE_COUNTS, TILE_LENGTH, TILE_OFFSETS
-from tests.fuzz.tiff_bytes import TILE_WIDTH, WIDTH, Layout, layout_of
+from tests.fuzz.tiff_bytes import (
+    BITS,
+    COMPRESSION,
+    LENGTH,
+    SAMPLES,
+    TILE_COUNTS,
+    TILE_LENGTH,
+    TILE_OFFSETS,
+    TILE_WIDTH,
+    WIDTH,
+    Layout,
+    layout_of,
+)
 
 _NUMBERS = (0, 1, 2, 3, 5, 7, 16, 255, 256, 65_535, 65_536, 100_000, 2**31 - 1, 2**31, 2**32 - 1, 10**9)
 _LARGE_NUMBERS = (*_NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)

@@ -21,7 +21,7 @@ _PATCH_PX, _MPP = 128, 0.5
 
 
 def use_slide(path: Path, variant: int) -> None:
-    """Open, find tissue and controls, plan, sample, read blocks; mostly with any backend, now and then with one."""
+    """Open, find tissue and controls, plan, sample, read blocks; mostly with any backend, sometimes with one."""
     backend = FILE_BACKENDS[variant // 4 % len(FILE_BACKENDS)] if variant % 4 == 0 else "auto"
     with _opened(path, backend) as slide:
         mask = detect_tissue(slide)
@@ -70,7 +70,7 @@ def use_config(path: Path, variant: int) -> None:
     try:
         load_config(path, {"compute.workers": 1})
     except HER2Error:
-        source, described = read_mapping(path)
+        _, described = read_mapping(path)
         from pipelines.train_network import NetworkTraining
 
         try:

@@ -7,8 +7,8 @@ from typing import Literal
 
 Outcome = Literal["ok", "refused", "third-party crash", "finding"]
 
-LONGEST_MESSAGE = 3000
-"""Characters: a longer error is not read by anybody, and fills a log."""
+LONGEST_MESSAGE = 10_000
+"""Characters: room for the twenty findings of a data set. Nobody reads a longer error, and it fills a log."""
 
 
 @dataclass(frozen=True)

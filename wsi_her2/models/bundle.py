@@ -41,7 +41,7 @@ _MAX_BYTES = 2**30
 """Of a file of a bundle; the networks have 0.4 to 7 million weights."""
 
 _MAX_HEADER_BYTES = 16 * 2**20
-"""Of the header of the safetensors file: names of weights, and the card. Those that are written have some 50 kB."""
+"""Of the header of the safetensors file: names of weights, and the card. Those written here have some 50 kB."""
 
 
 class _Part(BaseModel):

@@ -6,9 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from wsi_her2.models.telemetry import forbid_telemetry
-
 from wsi_her2.errors import MissingExtra
+from wsi_her2.models.telemetry import forbid_telemetry
 
 EXTRA_OF = {
     "torch": "torch",

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from wsi_her2.errors import ClassifierError, shortened
 from wsi_her2.models.extras import need
 
-_MAX_BYTES = 2**30
-"""Of all weights, as float32, and of one chunk of them. The networks have 1.4 and 6 MB."""
+_MAX_BYTES = 2**28
+"""Of all weights, as float32, and of one chunk of them. The networks have 1.4 and 6 MB, EfficientNetV2-B0 29."""
 
 _MAX_OBJECTS = 20_000
 """Groups and arrays of weights. EfficientNetV2-B0 with its optimizer has some 3,000."""
@@ -167,8 +167,8 @@ def _read_weights(h5py: Any, group: Any, path: Path) -> dict[str, dict[str, npt.
         count += 1
         if count > _MAX_OBJECTS or name.count("/") > _MAX_DEPTH:
             raise ClassifierError(
-                f"{path}: holds more than {_MAX_OBJECTS:,} groups and arrays, or {_MAX_DEPTH} one within the other, "
-                "which is no network of these"
+                f"{path}: holds more than {_MAX_OBJECTS:,} groups and arrays, or {_MAX_DEPTH} within each other: "
+                "none of these networks does"
             )
         if not isinstance(item, h5py.Dataset) or name.startswith("optimizer_weights"):
             return
@@ -177,7 +177,7 @@ def _read_weights(h5py: Any, group: Any, path: Path) -> dict[str, dict[str, npt.
         parts = name.split("/")
         if len(parts) < 2 or item.dtype.kind not in "fiu" or item.shape is None:
             return
-        # As float32, whatever the file has: a byte becomes four. A chunk is unpacked in whole for one value of it.
+        # As float32, whatever the file has: a byte becomes four. A chunk is unpacked whole for one of its values.
         total += max(item.size * _FLOAT_BYTES, item.nbytes)
         if max(total, math.prod(item.chunks or ()) * item.dtype.itemsize) > _MAX_BYTES:
             raise ClassifierError(f"{path}: holds more than {_MAX_BYTES:,} bytes of weights")

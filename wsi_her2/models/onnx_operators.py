@@ -1,8 +1,9 @@
 """Which operators an ONNX file uses, read without a runtime.
 
 A graph can loop for ever or make terabytes out of eight bytes, and a runtime does what it says, some of it already
-while it loads. The networks of this package need neither loops nor constants that grow, so that a list of operators
-tells theirs from such a graph. It does not bound memory: a wide enough convolution is still a convolution. The file is a tree of protocol buffers: fields that begin with a number and a kind.
+while it loads. The networks of this package need neither loops nor constants that grow, so that a list of
+operators tells theirs from such a graph. It does not bound memory: a wide enough convolution is still a
+convolution. The file is a tree of protocol buffers: fields that begin with a number and a kind.
 """
 
 from __future__ import annotations
@@ -77,9 +78,11 @@ def refuse_unknown_operators(graph: bytes) -> None:
     """
     try:
         _check_model(memoryview(graph))
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except ClassifierError:
+        raise
+    except (ValueError, IndexError) as error:
         raise ClassifierError(
-            f"the graph is no ONNX file, or a damaged one ({error}): copy the bundle again"
+            f"cannot load the graph: no ONNX file, or a damaged one ({error}). Copy the bundle again."
         ) from error
 
 
@@ -132,8 +135,8 @@ def _check_tensor(tensor: memoryview) -> None:
 
 def _refused(why: str) -> ClassifierError:
     return ClassifierError(
-        f"the graph is not one of these networks: {why}. It is not run, because a graph can do harm: make the bundle "
-        "again from the weights, with `wsi-her2 models import-keras` or `wsi-her2 train`."
+        f"cannot load the graph: it is not one of these networks: {why}. A graph can do harm, so it is not run: "
+        "make the bundle again from the weights, with `wsi-her2 models import-keras` or `wsi-her2 train`."
     )
 
 

@@ -1,8 +1,9 @@
 """What a TIFF file claims to hold, looked at before a library believes it.
 
-The libraries that decode slides allocate what a file says and follow where it points. A file of a few kilobytes can
-so ask for terabytes, or lead in a circle. Here only directories are read, no pixels, and only what cannot be true of
-any slide is refused; whatever is merely odd or damaged is left to the libraries, which say better what is wrong.
+The libraries that decode slides allocate what a file says and follow where it points. A file of a few kilobytes
+can so ask for terabytes, or lead in a circle. Here only directories are read, no pixels, and only what cannot be
+true of any slide is refused; whatever is merely odd or damaged is left to the libraries, which say better what is
+wrong.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ MAX_SIDE_PX = 4_000_000
 """Of a level: 200 mm, the length of the largest glass in use, at 0.05 um/px, the finest scale that is accepted."""
 
 MAX_PIXELS_PER_BYTE = 20_000
-"""Of the first image, for each byte of the file. An empty tile takes a byte for some 200 pixels as JPEG and for 350
+"""Of an image, for each byte of the file. An empty tile takes a byte for some 200 pixels as JPEG and for 350
 deflated; a slide of which one part in fifty is stored, and the rest left out as empty, is still below this."""
 
 MAX_PIXELS = 500_000_000_000
 """Of the finest level: the whole of a glass of 75 x 50 mm at 0.1 um/px has 375,000,000,000."""
 
 MAX_COARSEST_PIXELS = 20_000_000_000
-"""Of the coarsest level, which is read in whole to find the tissue. Every scanner writes a coarser one long before."""
+"""Of the coarsest level, which is read whole to find the tissue. Scanners write a coarser one long before."""
 
 MAX_TILE_BYTES = 256 * 2**20
 """Of one decoded tile or strip: tiles have 0.2 to 3 MB, and a whole image in one strip some tens."""
@@ -38,7 +39,7 @@ MAX_ENTRIES = 1000
 """In a directory. Some sixty tags are in use."""
 
 MAX_TEXT_BYTES = 8 * 2**20
-"""Of a description. Those with a label and a macro image in them, as Philips writes, take one or two megabytes."""
+"""Of a description. Those that hold a label and a macro image, as Philips writes, take one or two megabytes."""
 
 _WIDTH, _LENGTH, _BITS, _DESCRIPTION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 270, 277, 278
 _TILE_WIDTH, _TILE_LENGTH, _SUB_DIRECTORIES, _NDPI = 322, 323, 330, 65420
@@ -100,13 +101,13 @@ def refuse_impossible_levels(path: Path, levels: Sequence[tuple[int, int]]) -> N
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise _impossible(
             path,
-            f"it says it has {width:,} x {height:,} px; a side can have {MAX_SIDE_PX:,} and all of it {MAX_PIXELS:,}",
+            f"it says it has {width:,} x {height:,} px; a slide has up to {MAX_SIDE_PX:,} a side, {MAX_PIXELS:,} in all",
         )
     width, height = min(levels, key=lambda level: level[0] * level[1])
     if width * height > MAX_COARSEST_PIXELS:
         raise UnsupportedSlide(
-            f"{path.name}: its coarsest level has {width:,} x {height:,} px, and more than {MAX_COARSEST_PIXELS:,} "
-            "are not looked at to find tissue: export it with a pyramid of levels"
+            f"{path.name}: its coarsest level has {width:,} x {height:,} px; more than {MAX_COARSEST_PIXELS:,} are "
+            "not looked at to find tissue: export it with a pyramid of levels"
         )
 
 
@@ -139,8 +140,8 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
 
 def _impossible(path: Path, why: str) -> UnsupportedSlide:
     return UnsupportedSlide(
-        f"{path.name}: cannot be a slide: {why}. The file is damaged or was made to do harm: copy it again from the "
-        "scanner, and be careful with where it came from if that does not help."
+        f"{path.name}: cannot be a slide: {why}. The file is damaged or was made to do harm: copy it again from "
+        "the scanner, and be careful with where it came from if that does not help."
     )
 
 

@@ -25,8 +25,8 @@ MAX_BLOCK_PX = 2048
 """Side of a block beyond which it holds fewer patches, so that memory does not grow with the patch."""
 
 MAX_POSITIONS = 10_000_000
-"""Of patches over a slide, with tissue or without. A glass of 75 x 50 mm has room for 1,200,000 of 56 um; some hundred
-bytes are taken for each while they are laid."""
+"""Of patches over a slide, with tissue or without. A glass of 75 x 50 mm has room for 1,200,000 of 56 um; some
+hundred bytes are taken for each while they are laid."""
 
 MAX_ENLARGEMENT = 1.5
 """How much coarser than the classifier's scale a slide may be before its patches hold too little detail."""
@@ -143,9 +143,9 @@ def plan_patches(
     columns, rows = -(-bounds.width // block_px0), -(-bounds.height // block_px0)
     if columns * rows * block_edge**2 > MAX_POSITIONS:
         raise UnsupportedSlide(
-            f"{slide.name}: {bounds.width:,} x {bounds.height:,} px at {slide.mpp:g} um/px have room for more than "
-            f"{MAX_POSITIONS:,} patches of {patch_px} px at {mpp:g} um/px. If that is not its scale, pass the true one "
-            "with --mpp."
+            f"{slide.name}: {bounds.width:,} x {bounds.height:,} px at {slide.mpp:g} um/px have room for more "
+            f"than {MAX_POSITIONS:,} patches of {patch_px} px at {mpp:g} um/px. If the scale is wrong, pass the true "
+            "one with --mpp."
         )
     corners = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     everywhere = PatchGrid(

@@ -15,8 +15,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.bounded_file import read_bounded
+from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import LabProfileError, wrong_fields
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection

@@ -27,7 +27,7 @@ _MAX_BYTES = 32 * 2**20
 """Of a GeoJSON file. A corner takes some 20 bytes, so that this holds a million and a half."""
 
 _MAX_REGIONS = 10_000
-"""In a file, counting each part of a MultiPolygon. Annotations are drawn by hand; cells do not belong into them."""
+"""In a file, counting each part of a MultiPolygon. Annotations are drawn by hand; cells are none."""
 
 _MAX_CORNERS = 2_000_000
 """Of all regions together."""

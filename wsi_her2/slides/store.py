@@ -382,7 +382,7 @@ class PatchStore:
         whole = array.shape if name != "pixels" else array.chunks
         if math.prod(whole) * array.dtype.itemsize > _MAX_ARRAY_BYTES:
             raise StoreError(
-                f"{self._group.store_path}: {name!r} says it takes more than {_MAX_ARRAY_BYTES:,} bytes of memory: "
+                f"{self._group.store_path}: {name!r} says it takes more than {_MAX_ARRAY_BYTES:,} bytes: "
                 "it is damaged. Run again with --fresh."
             )
         return array

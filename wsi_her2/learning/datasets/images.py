@@ -148,7 +148,7 @@ def _refuse_other(mode: str, size: tuple[int, int], path: Path) -> None:
         raise DatasetError(f"{path}: pixels of kind {mode}, not eight bits a channel; export it as RGB")
     if size[0] * size[1] > MAX_PIXELS:
         raise DatasetError(
-            f"{path}: says it has {size[0]:,} x {size[1]:,} px, and a picture has at most {MAX_PIXELS:,}; cut it up"
+            f"{path}: says it has {size[0]:,} x {size[1]:,} px, more than the limit of {MAX_PIXELS:,}; cut it up"
         )
 
 

@@ -103,8 +103,7 @@ def read_stores(
             found = _rows(store, path, truth, slide_id, modality, tumour_only, per_slide, name)
         except MemoryError:
             raise
-        # Zarr raises whatever the damage happens to trip over.
-        except Exception as failed:
+        except Exception as failed:  # noqa: BLE001 - zarr raises whatever the damage happens to trip over
             findings.append(error("unreadable-store", path, shortened(failed).removeprefix(f"{path}: ")))
             continue
         if not store.done.all():

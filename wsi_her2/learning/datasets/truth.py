@@ -114,9 +114,7 @@ def read_truth(path: str | Path) -> tuple[dict[str, CaseTruth], tuple[Finding, .
     columns = _columns(table)
     case_column, score_column = _first(columns, _CASE), _first(columns, _SCORE)
     if case_column is None or score_column is None:
-        raise DatasetError(
-            f"{path}: the columns are {shortened(', '.join(map(str, table.columns)))}; needed are CaseNo and HeR2 SCORE"
-        )
+        raise DatasetError(f"{path}: the columns are {_named(table)}; needed are CaseNo and HeR2 SCORE")
     complete = next((column for key, column in columns.items() if key.startswith(_COMPLETE)), None)
     truths: dict[str, CaseTruth] = {}
     contradicted: set[str] = set()
@@ -165,9 +163,7 @@ def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Fi
     slide_column, label_column = _first(columns, _SLIDE), _first(columns, _LABEL)
     group_column = _first(columns, _GROUP)
     if slide_column is None or label_column is None:
-        raise DatasetError(
-            f"{path}: the columns are {shortened(', '.join(map(str, table.columns)))}; needed are slide_id and label"
-        )
+        raise DatasetError(f"{path}: the columns are {_named(table)}; needed are slide_id and label")
     shares = [_first(columns, (name,)) for name in _PERCENTAGES]
     complete_column = _first(columns, _SLIDE_COMPLETE)
     truths: dict[str, SlideTruth] = {}
@@ -228,6 +224,10 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _columns(table: pd.DataFrame) -> dict[str, str]:
     """The columns by their names in small letters with single blanks."""
     return {re.sub(r"[^a-z0-9]+", " ", str(column).lower()).strip(): column for column in table.columns}
+
+
+def _named(table: pd.DataFrame) -> str:
+    return shortened(", ".join(map(str, table.columns)))
 
 
 def _first(columns: dict[str, str], names: Sequence[str]) -> str | None:

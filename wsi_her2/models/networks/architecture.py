@@ -24,8 +24,8 @@ CBAM_REDUCTION = 16
 MAX_PATCH_PX = 4096
 """Side of a patch: eight times the largest of the publication. Memory grows with its square."""
 
-MAX_CLASSES = 1000
-"""Outputs of a network: two hundred times what a score needs."""
+MAX_CLASSES = 4096
+"""Outputs of a network: far more than a score needs, and than a file of weights by mistake names."""
 
 _MIN_PATCH_PX = {
     # The 7 x 7 convolution without padding needs 7 x 7 positions behind a body that halves the image so often.
