@@ -57,6 +57,8 @@ def main() -> int:
                 if options.keep and len(found[verdict.outcome, f"{verdict.what} at {verdict.where}"]) <= 3:
                     shutil.copytree(folder, options.keep / str(number), symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        _say("interrupted; what came until then:")
     finally:
         plain.close()
         with_torch.close()

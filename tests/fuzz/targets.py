@@ -140,6 +140,28 @@ def use_store(path: Path, variant: int) -> None:
         example.pixels.read()
 
 
+def use_itself(path: Path, variant: int) -> None:
+    """What the harness has to notice, named by the file: so that it can be tested."""
+    import os
+    import signal
+    import time
+
+    if path.name == "hang":
+        time.sleep(3600)
+    elif path.name == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif path.name == "memory":
+        np.ones(10 * 2**30, np.uint8)
+    elif path.name == "write here":
+        Path("left behind").write_text("x")
+    elif path.name == "write there":  # a path outside, even if nothing comes of it
+        Path("/tmp/.written-by-a-test-of-the-harness").unlink(missing_ok=True)
+    elif path.name == "raise":
+        raise LookupError("nothing of ours")
+    elif path.name == "refuse":
+        raise SlideReadError("said")
+
+
 TARGETS: dict[str, Callable[[Path, int], None]] = {
     "slide": use_slide,
     "regions": use_regions,
@@ -150,4 +172,5 @@ TARGETS: dict[str, Callable[[Path, int], None]] = {
     "table": use_table,
     "dataset": use_dataset,
     "store": use_store,
+    "itself": use_itself,
 }

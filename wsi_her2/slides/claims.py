@@ -101,13 +101,13 @@ def refuse_impossible_levels(path: Path, levels: Sequence[tuple[int, int]]) -> N
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise _impossible(
             path,
-            f"it says it has {width:,} x {height:,} px; a slide has up to {MAX_SIDE_PX:,} a side, {MAX_PIXELS:,} in all",
+            f"it says it has {width:,} x {height:,} px; the limit is {MAX_SIDE_PX:,}, and {MAX_PIXELS:,} in all",
         )
     width, height = min(levels, key=lambda level: level[0] * level[1])
     if width * height > MAX_COARSEST_PIXELS:
         raise UnsupportedSlide(
-            f"{path.name}: its coarsest level has {width:,} x {height:,} px; more than {MAX_COARSEST_PIXELS:,} are "
-            "not looked at to find tissue: export it with a pyramid of levels"
+            f"{path.name}: its coarsest level has {width:,} x {height:,} px; no more than {MAX_COARSEST_PIXELS:,} "
+            "are looked at to find tissue: export it with a pyramid of levels"
         )
 
 

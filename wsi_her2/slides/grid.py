@@ -144,8 +144,8 @@ def plan_patches(
     if columns * rows * block_edge**2 > MAX_POSITIONS:
         raise UnsupportedSlide(
             f"{slide.name}: {bounds.width:,} x {bounds.height:,} px at {slide.mpp:g} um/px have room for more "
-            f"than {MAX_POSITIONS:,} patches of {patch_px} px at {mpp:g} um/px. If the scale is wrong, pass the true "
-            "one with --mpp."
+            f"than {MAX_POSITIONS:,} patches of {patch_px} px at {mpp:g} um/px. If that scale is wrong, pass "
+            "the true one with --mpp."
         )
     corners = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     everywhere = PatchGrid(
