@@ -321,5 +321,5 @@ SLIDES: dict[str, Callable[[], bytes]] = {
     )
 }
 SLIDES |= {f"zero_{tag}": zero(tag) for tag in (WIDTH, LENGTH, COMPRESSION, SAMPLES, TILE_WIDTH, TILE_LENGTH)}
-SLIDES |= {"wide_and_flat": thin(2_000_000, 3), "tall_and_thin": thin(3, 2_000_000)}
+SLIDES |= {"wide_and_flat": thin(600_000, 3), "tall_and_thin": thin(3, 600_000)}
 """Hostile slides by name."""

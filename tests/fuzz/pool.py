@@ -16,7 +16,7 @@ from tests.fuzz.verdicts import LONGEST_MESSAGE, Verdict
 
 MEMORY_MB, SECONDS = 3000, 20.0
 _START_SECONDS = 120.0
-_INPUTS_PER_CHILD = 150
+_INPUTS_PER_CHILD = 200
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -42,7 +42,8 @@ MAX_TEXT_BYTES = 8 * 2**20
 """Of a description. Those that hold a label and a macro image, as Philips writes, take one or two megabytes."""
 
 _WIDTH, _LENGTH, _BITS, _DESCRIPTION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 270, 277, 278
-_TILE_WIDTH, _TILE_LENGTH, _SUB_DIRECTORIES, _NDPI = 322, 323, 330, 65420
+_TILE_WIDTH, _TILE_LENGTH, _TILE_COUNTS, _SUB_DIRECTORIES, _NDPI = 322, 323, 325, 330, 65420
+_MOST_TILES = 4_000_000
 _NUMBERS = {_WIDTH, _LENGTH, _BITS, _SAMPLES, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH}
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Types that whole numbers have: BYTE, SHORT, LONG, IFD, LONG8, IFD8."""
@@ -50,10 +51,11 @@ _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 @dataclass(frozen=True)
 class _Directory:
-    """What is needed of a directory: its numbers by tag, and the bytes of its description."""
+    """What is needed of a directory: its numbers by tag, the bytes of its description and of its largest tile."""
 
     numbers: dict[int, int]
     text_bytes: int
+    largest_tile: int
 
     def of(self, tag: int, otherwise: int) -> int:
         """A number, or what holds where the tag is missing."""
@@ -125,6 +127,11 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
     if directory.text_bytes > MAX_TEXT_BYTES:
         raise _impossible(
             path, f"{where} has {directory.text_bytes:,} bytes of description; {MAX_TEXT_BYTES:,} is the limit"
+        )
+    # Room is made for what a tile says it takes before it is read.
+    if directory.largest_tile > max(size, MAX_TILE_BYTES):
+        raise _impossible(
+            path, f"a tile of {where} says it takes {directory.largest_tile:,} bytes of a file of {size:,}"
         )
     if _NDPI in directory.numbers:
         # A level is one JPEG there, as large as it is; OpenSlide decodes it in parts.
@@ -212,7 +219,8 @@ def _directory(
     if len(table) < count * entry_bytes:
         return None
     numbers: dict[int, int] = {}
-    text_bytes, below = 0, []
+    text_bytes = largest_tile = 0
+    below: list[int] = []
     for start in range(0, len(table), entry_bytes):
         tag, kind, values = struct.unpack_from(entry_code, table, start)
         place = table[start + entry_bytes - room : start + entry_bytes]
@@ -225,17 +233,19 @@ def _directory(
             first = _first_number(stream, order, kind, values, place)
             # The libraries differ in which of two equal tags they take; the larger one decides here.
             numbers[tag] = max(numbers.get(tag, 0), first)
+        elif tag == _TILE_COUNTS and kind in _CODES and 0 < values <= min(size, _MOST_TILES):
+            largest_tile = max(_numbers(stream, order, kind, values, place), default=0)
         elif tag == _SUB_DIRECTORIES and kind in _CODES and 0 < values <= size:
-            below += _offsets(stream, order, kind, min(values, MAX_DIRECTORIES), place)
-    return _Directory(numbers, text_bytes), below, at + len(head) + len(table)
+            below += _numbers(stream, order, kind, min(values, MAX_DIRECTORIES), place)
+    return _Directory(numbers, text_bytes, largest_tile), below, at + len(head) + len(table)
 
 
 def _first_number(stream: IO[bytes], order: str, kind: int, values: int, place: bytes) -> int:
-    numbers = _offsets(stream, order, kind, 1, place, stored=values)
+    numbers = _numbers(stream, order, kind, 1, place, stored=values)
     return numbers[0] if numbers else 0
 
 
-def _offsets(
+def _numbers(
     stream: IO[bytes], order: str, kind: int, wanted: int, place: bytes, *, stored: int | None = None
 ) -> list[int]:
     """The first numbers of an entry, which lie in it or elsewhere in the file."""

@@ -27,11 +27,9 @@ _SLIDE_COMPLETE = ("pct complete membrane",)
 _GROUP = ("group", "patient", "case", "caseno", "case no")
 
 
-_MAX_BYTES = 50_000_000
-"""Of a table; a row of Warwick's has some 20."""
-
-_MAX_COLUMNS = 1000
-"""Of a table."""
+_MAX_BYTES = 20_000_000
+_MAX_ROWS, _MAX_COLUMNS = 100_000, 1000
+"""Of a table; a row of Warwick's has three columns and some 20 bytes."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class SlideTruth:
 def case_name(text: str) -> str:
     """A case as it is compared: without blanks around it, numbers without leading zeros."""
     name = text.strip().removesuffix(".0")
-    return str(int(name)) if name.isascii() and name.isdigit() else name
+    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
 
 
 def is_truth_table(path: Path) -> bool:
@@ -210,9 +208,12 @@ def _read_table(path: Path) -> pd.DataFrame:
             text = content.decode("utf-8-sig")
             header = text.partition("\n")[0]
             separator = max(",;\t", key=header.count)
-            if header.count(separator) >= _MAX_COLUMNS:
+            # Before it is parsed: the parser makes room for the widest row in every row.
+            if max((line.count(separator) for line in io.StringIO(text)), default=0) >= _MAX_COLUMNS:
                 raise ValueError(f"more than {_MAX_COLUMNS:,} columns")
             table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, sep=separator, skip_blank_lines=False)
+        if len(table) > _MAX_ROWS:
+            raise ValueError(f"more than {_MAX_ROWS:,} rows")
     except (OSError, ValueError, KeyError, OverflowError, BadZipFile) as failed:
         if isinstance(failed, MissingExtra):
             raise
