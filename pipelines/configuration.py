@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsi_her2.bounded_file import read_bounded
 from wsi_her2.cells.field import CellCutoffs
-from wsi_her2.errors import ConfigurationError, shortened, wrong_fields
+from wsi_her2.errors import ConfigurationError
+from wsi_her2.messages import shortened, wrong_fields
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.controls import ControlLimits

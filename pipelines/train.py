@@ -11,7 +11,8 @@ from rich.console import Console
 from pipelines.configuration import read_mapping
 from pipelines.train_membrane import MembraneTraining, train_membrane
 from pipelines.train_network import NetworkTraining, train_network
-from wsi_her2.errors import ConfigurationError, wrong_fields
+from wsi_her2.errors import ConfigurationError
+from wsi_her2.messages import wrong_fields
 
 _KINDS = ("membrane", "network")
 

@@ -6,14 +6,6 @@ catch `ValueError` or `OSError`. A message says what went wrong, with which file
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-LONGEST_QUOTE = 300
-"""Characters of somebody else's words in a message of ours; they may come from the file, and be as long as it."""
-
-MOST_FIELDS = 10
-"""Wrong fields that a message names."""
-
 
 class HER2Error(Exception):
     """Base of every error that this package raises on purpose."""
@@ -89,27 +81,3 @@ class OutputError(HER2Error, OSError):
 
 class ConfigurationError(HER2Error, ValueError):
     """A configuration file or option is wrong."""
-
-
-def shortened(said: object, most: int = LONGEST_QUOTE) -> str:
-    """Words from elsewhere as part of a message: on one line, and not longer than somebody reads."""
-    # Cut first: the words can be megabytes, and only their beginning is looked at.
-    text = " ".join(str(said)[: 4 * most].split())
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-class _Described(Protocol):
-    """What pydantic's `ValidationError` offers; the library is not needed to say what is wrong."""
-
-    def errors(self) -> list[Any]: ...
-
-
-def wrong_fields(error: _Described) -> str:
-    """What a validation found wrong: the first fields by name, each with the reason."""
-    found = error.errors()
-    said = [
-        f"{shortened('.'.join(map(str, item['loc'])), 100)}: {shortened(item['msg'])}"
-        for item in found[:MOST_FIELDS]
-    ]
-    more = len(found) - len(said)
-    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 
 from wsi_her2.bounded_file import read_bounded
-from wsi_her2.errors import ClassifierError, OutputError, shortened, wrong_fields
+from wsi_her2.errors import ClassifierError, OutputError
+from wsi_her2.messages import shortened, wrong_fields
 from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.slides.backends import RGB

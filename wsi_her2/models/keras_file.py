@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.errors import ClassifierError, shortened
+from wsi_her2.errors import ClassifierError
+from wsi_her2.messages import shortened
 from wsi_her2.models.extras import need
 
 _MAX_BYTES = 2**28

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsi_her2.bounded_file import read_bounded
 from wsi_her2.cells.field import CellCutoffs
-from wsi_her2.errors import LabProfileError, wrong_fields
+from wsi_her2.errors import LabProfileError
+from wsi_her2.messages import wrong_fields
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -68,6 +69,14 @@ class LabProfile(BaseModel):
     controls: dict[str, int] = Field(default_factory=dict)
     statements: dict[str, str] = Field(default_factory=dict)
     version: str = "unknown"
+
+    @model_validator(mode="after")
+    def _stains_differ(self) -> LabProfile:
+        scale = np.linalg.norm([self.hematoxylin, self.dab], axis=1)
+        # Vectors that point the same way cannot be told apart; 1 degree does not come from a fit.
+        if not (scale > 0).all() or np.linalg.norm(np.cross(self.hematoxylin, self.dab)) < 0.02 * scale.prod():
+            raise ValueError("hematoxylin and dab must be two different colours")
+        return self
 
     def correction(self, white: WhitePoint) -> StainCorrection:
         """The correction of one of the laboratory's slides with its own white point."""

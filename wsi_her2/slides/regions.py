@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.bounded_file import read_bounded
-from wsi_her2.errors import RegionsError, shortened
+from wsi_her2.errors import RegionsError
+from wsi_her2.messages import shortened
 from wsi_her2.slides.slide import Overview
 from wsi_her2.slides.tissue import TissueMask, tissue_mask
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from wsi_her2.errors import StoreError, shortened
+from wsi_her2.errors import StoreError
+from wsi_her2.messages import shortened
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.grid import PatchGrid
 from wsi_her2.slides.slide import Box, Overview

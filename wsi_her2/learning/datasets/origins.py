@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from wsi_her2.errors import StoreError, shortened
+from wsi_her2.errors import StoreError
 from wsi_her2.learning.datasets.images import read_image
+from wsi_her2.messages import shortened
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.slide import Slide, open_slide
 from wsi_her2.slides.store import PatchStore

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_her2.errors import DatasetError, StoreError, shortened
+from wsi_her2.errors import DatasetError, StoreError
 from wsi_her2.learning.datasets.dataset import Example
 from wsi_her2.learning.datasets.findings import Finding, Reading, conclude, error, few, nothing_usable, warning
 from wsi_her2.learning.datasets.grades import parse_grade
 from wsi_her2.learning.datasets.origins import StoreRow
 from wsi_her2.learning.datasets.truth import SlideTruth, case_name, is_truth_table, read_slide_labels, read_truth
+from wsi_her2.messages import shortened
 from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.slides.store import PatchStore
 

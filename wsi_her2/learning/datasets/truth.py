@@ -13,9 +13,10 @@ from zipfile import BadZipFile
 import pandas as pd
 
 from wsi_her2.bounded_file import read_bounded
-from wsi_her2.errors import DatasetError, MissingExtra, shortened
+from wsi_her2.errors import DatasetError, MissingExtra
 from wsi_her2.learning.datasets.findings import Finding, error, warning
 from wsi_her2.learning.datasets.grades import parse_grade
+from wsi_her2.messages import shortened
 
 _CASE = ("caseno", "case no", "case number", "case")
 _SCORE = ("her2 score", "her2score", "score")

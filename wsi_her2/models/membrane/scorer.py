@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_her2.errors import ClassifierError, shortened
+from wsi_her2.errors import ClassifierError
+from wsi_her2.messages import shortened
 from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, Outputs, content_sha256
 from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_patches
 from wsi_her2.slides.backends import RGB
