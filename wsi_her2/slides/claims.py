@@ -27,8 +27,8 @@ MAX_PIXELS = 500_000_000_000
 """Of the finest level: the whole of a glass of 75 x 50 mm at 0.1 um/px has 375,000,000,000."""
 
 MAX_COARSEST_PIXELS = 4_000_000_000
-"""Of the coarsest level, which is read whole to find the tissue: half a minute of decoding. Scanners write a coarser
-one long before."""
+"""Of the coarsest level, which is read whole to find the tissue: half a minute of decoding. Scanners write a
+coarser one long before."""
 
 MAX_TILE_BYTES = 256 * 2**20
 """Of one decoded tile or strip: tiles have 0.2 to 3 MB, and a whole image in one strip some tens."""
