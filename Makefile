@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow bench bench-sampling bench-peers weights clean
+.PHONY: demo test check test-slow fuzz bench bench-sampling bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
@@ -20,6 +20,11 @@ check: $(VENV)/.installed-dev          ## lint and type-check only
 
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+FUZZ_COUNT ?= 2000
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/.installed-dev           ## hostile files through what a user would run; FUZZ_COUNT=2000 FUZZ_SEED=0
+	$(BIN)/python -m tests.fuzz $(FUZZ_COUNT) --seed $(FUZZ_SEED) --keep fuzz-out
 
 bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are on this machine; half an hour
 	$(BIN)/python benchmarks/pipeline.py -o bench-out --table docs/benchmark.md
@@ -51,4 +56,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed-base
 
 clean:
-	rm -rf $(VENV) demo-out bench-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out bench-out fuzz-out .pytest_cache .mypy_cache .ruff_cache

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import ConfigurationError
+from wsi_her2.messages import shortened, wrong_fields
 from wsi_her2.scoring.gate import GateLimits
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.slides.controls import ControlLimits
@@ -18,7 +20,12 @@ from wsi_her2.slides.regions import RegionNames
 from wsi_her2.slides.stain import StainSettings
 from wsi_her2.slides.tissue import TissueSettings
 
-_MAX_CONFIG_BYTES = 1_000_000
+_MAX_CONFIG_BYTES = 256_000
+"""Of a YAML file; the longest preset has 6 kB."""
+
+_MAX_NODES, _MAX_DEPTH, _MAX_ALIASES = 20_000, 20, 20
+"""Of YAML: values, values within values, and places that repeat another one. A few hundred bytes of aliases of
+aliases stand for gigabytes, and merging them takes as long."""
 
 
 class _Section(BaseModel):
@@ -166,12 +173,15 @@ def load_config(name_or_path: str | Path | None = None, overrides: Mapping[str, 
         target = described
         for section in sections:
             target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigurationError(f"{source}: {section} holds settings, not {type(target).__name__}")
         target[setting] = value
     try:
         return RunConfig.model_validate(described)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"{source}: {wrong}. configs/default.yaml lists every setting.") from error
+        raise ConfigurationError(
+            f"{source}: {wrong_fields(error)}. configs/default.yaml lists every setting."
+        ) from error
 
 
 def read_mapping(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -208,16 +218,37 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, so not a configuration")
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        text = read_bounded(path, _MAX_CONFIG_BYTES).decode("utf-8-sig")
+        _refuse_bomb(text, path)
+        described = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read as a configuration ({error.strerror or error})"
+        ) from error
+    # Numbers and dates that YAML's own rules let through fail as they are made.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, LookupError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: not YAML: {shortened(error)}") from error
     if described is None:
         return {}
     if not isinstance(described, dict):
         raise ConfigurationError(
             f"{path}: a configuration is a mapping of settings, not {type(described).__name__}"
         )
+    if not all(isinstance(key, str) for key in described):
+        raise ConfigurationError(f"{path}: the names of settings are text")
     return described
+
+
+def _refuse_bomb(text: str, path: Path) -> None:
+    """Refuse YAML that would grow as it is read; what is only looked at here is neither built nor merged."""
+    depth = nodes = aliases = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        nodes += isinstance(event, yaml.NodeEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if nodes > _MAX_NODES or depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
+            raise ConfigurationError(
+                f"{path}: not a configuration: more than {_MAX_NODES:,} values, {_MAX_DEPTH} within each "
+                f"other, or {_MAX_ALIASES} aliases"
+            )

@@ -12,6 +12,7 @@ from pipelines.configuration import read_mapping
 from pipelines.train_membrane import MembraneTraining, train_membrane
 from pipelines.train_network import NetworkTraining, train_network
 from wsi_her2.errors import ConfigurationError
+from wsi_her2.messages import wrong_fields
 
 _KINDS = ("membrane", "network")
 
@@ -50,5 +51,4 @@ def train(
             return train_membrane(MembraneTraining.model_validate(described), output, workers, console)
         return train_network(NetworkTraining.model_validate(described), output, workers, console)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"{source}: {wrong}") from error
+        raise ConfigurationError(f"{source}: {wrong_fields(error)}") from error

@@ -447,7 +447,7 @@ def test_links_in_a_circle_end(small_file, hard):
 def test_weights_that_claim_to_be_huge_are_refused_before_they_are_read(small_file, shape):
     with h5py.File(small_file, "r+") as file:
         file.create_dataset("model_weights/extra/extra/kernel:0", shape, np.float32, chunks=(64, 64))
-    with pytest.raises(ClassifierError, match="more than 1,073,741,824 bytes"):
+    with pytest.raises(ClassifierError, match="more than 268,435,456 bytes"):
         read_keras_file(small_file)
 
 

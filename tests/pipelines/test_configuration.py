@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,33 @@ def test_the_fingerprint_follows_what_changes_results_and_nothing_else(tmp_path:
     assert slide_fingerprint(slide, RunConfig(), "a", "torch") != base
     slide.write_bytes(b"x" * 101)
     assert slide_fingerprint(slide, RunConfig(), "a", "onnx") != base
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+        "a0: &a0 {x: 1}\n"
+        + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
+        "[" * 5000,
+        "model: !!python/object/apply:os.system ['exit 7']\n",
+        "mpp: " + "9" * 10_000 + "\n",
+        "compute: 5\n",
+        "1: 2\n",
+    ],
+    ids=["aliases", "merges", "deep", "code", "digits", "no section", "no name"],
+)
+def test_yaml_that_is_made_to_harm_is_refused_at_once(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(content)
+    started = time.process_time()
+    with pytest.raises(ConfigurationError, match=r"bomb\.yaml") as refused:
+        load_config(path, {"compute.workers": 1})
+    assert time.process_time() - started < 2
+    assert len(str(refused.value)) < 3000
+
+
+def test_a_pipe_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError):
+        load_config(tmp_path / "config.yaml")

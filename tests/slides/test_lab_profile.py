@@ -1,5 +1,7 @@
 """A laboratory profile: what its correction does to densities, and files that are none."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,19 @@ def test_what_is_no_profile_is_named(tmp_path, content):
         read_profile(path)
     with pytest.raises(LabProfileError, match="cannot be read"):
         read_profile(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("dab", [(0.65, 0.7, 0.29), (0.0, 0.0, 0.0), (1.3, 1.4, 0.58)])
+def test_stains_that_cannot_be_told_apart_are_no_profile(tmp_path, dab):
+    described = {
+        "name": "lab",
+        "hematoxylin": (0.65, 0.7, 0.29),
+        "dab": dab,
+        "dab_gain": 1.0,
+        "white": (240.0, 240.0, 240.0),
+        "classifier": "membrane",
+        "classifier_sha256": "0",
+    }
+    (tmp_path / "lab.json").write_text(json.dumps(described))
+    with pytest.raises(LabProfileError, match="two different colours"):
+        read_profile(tmp_path / "lab.json")

@@ -22,7 +22,9 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.errors import ClassifierError, OutputError
+from wsi_her2.messages import shortened, wrong_fields
 from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.slides.backends import RGB
@@ -37,6 +39,10 @@ FORMAT = 1
 _HEADER = "wsi_her2"
 _NETWORK, _CHECK = "network.", "check."
 _MAX_BYTES = 2**30
+"""Of a file of a bundle; the networks have 0.4 to 7 million weights."""
+
+_MAX_HEADER_BYTES = 16 * 2**20
+"""Of the header of the safetensors file: names of weights, and the card. Those written here have some 50 kB."""
 
 
 class _Part(BaseModel):
@@ -274,12 +280,14 @@ def read_bundle(path: str | Path) -> Bundle:
     if file is None:
         raise ClassifierError(f"{path}: no model bundle: a bundle is a folder with a {WEIGHTS_FILE}")
     content = _read(file)
+    length = int.from_bytes(content[:8], "little")
+    if not 8 + length <= min(len(content), _MAX_HEADER_BYTES):
+        raise ClassifierError(f"{file}: damaged: its header says it has {length:,} bytes. Copy the bundle again.")
     try:
         tensors = safetensors.numpy.load(content)
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise ClassifierError(f"{file}: damaged: {error}. Copy the bundle again.") from error
+        header = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ClassifierError(f"{file}: damaged: {shortened(error)}. Copy the bundle again.") from error
     if _HEADER not in header:
         raise ClassifierError(
             f"{file}: holds weights but does not say of what: this is no bundle of wsi-her2. Make one with "
@@ -350,9 +358,7 @@ def write_bundle(
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ClassifierError(f"{path}: larger than {_MAX_BYTES:,} bytes, so none of these networks")
-        return path.read_bytes()
+        return read_bounded(path, _MAX_BYTES)
     except OSError as error:
         raise ClassifierError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -378,5 +384,5 @@ def _check_tensors(bundle: Bundle) -> None:
 
 def _in_short(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-    return str(error)
+        return wrong_fields(error)
+    return shortened(error)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from wsi_her2.errors import MissingExtra
+from wsi_her2.models.telemetry import forbid_telemetry
 
 EXTRA_OF = {
     "torch": "torch",
@@ -39,6 +40,7 @@ def need(package: str, purpose: str) -> Any:
     MissingExtra
         It is not installed, or it does not import.
     """
+    forbid_telemetry()
     try:
         return import_module(package)
     except ImportError as error:

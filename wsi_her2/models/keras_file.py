@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
+from wsi_her2.messages import shortened
 from wsi_her2.models.extras import need
 
-_MAX_BYTES = 2**30
+_MAX_BYTES = 2**28
+"""Of all weights, as float32, and of one chunk of them. The networks have 1.4 and 6 MB, EfficientNetV2-B0 29."""
+
+_MAX_OBJECTS = 20_000
+"""Groups and arrays of weights. EfficientNetV2-B0 with its optimizer has some 3,000."""
+
+_MAX_DEPTH = 64
+"""Of names within names; Keras nests five."""
+
+_MAX_CONFIG_BYTES = 4 * 2**20
+"""Of the description of the layers; that of EfficientNetV2-B0 has 150 kB."""
+_FLOAT_BYTES = 4
 _WEIGHTS, _CONFIG = "model_weights", "model_config"
 
 
@@ -114,9 +127,9 @@ def read_keras_file(path: str | Path) -> KerasFile:
             order = _layer_order(group, weights)
     except ClassifierError:
         raise
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ClassifierError(
-            f"{path}: not a Keras file in HDF5, or a damaged one ({' '.join(str(error).split())}). A model in the "
+            f"{path}: not a Keras file in HDF5, or a damaged one ({shortened(error)}). A model in the "
             "newer `.keras` format is saved again with `model.save('model.h5')`."
         ) from error
     if not weights:
@@ -148,20 +161,27 @@ def _weights_group(h5py: Any, file: Any, path: Path) -> Any:
 def _read_weights(h5py: Any, group: Any, path: Path) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
     """Arrays by layer and by name; the layer is the group that holds the array."""
     weights: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
-    total = 0
+    total = count = 0
 
     def visit(name: str, item: Any) -> None:
-        nonlocal total
+        nonlocal total, count
+        count += 1
+        if count > _MAX_OBJECTS or name.count("/") > _MAX_DEPTH:
+            raise ClassifierError(
+                f"{path}: holds more than {_MAX_OBJECTS:,} groups and arrays, or {_MAX_DEPTH} within each other: "
+                "none of these networks does"
+            )
         if not isinstance(item, h5py.Dataset) or name.startswith("optimizer_weights"):
             return
         if item.external or item.is_virtual:
             raise ClassifierError(f"{path}: the weights {name} lie in another file, which is not read")
-        total += item.nbytes
-        if total > _MAX_BYTES:
-            raise ClassifierError(f"{path}: holds more than {_MAX_BYTES:,} bytes of weights")
         parts = name.split("/")
-        if len(parts) < 2 or item.dtype.kind not in "fiu":
+        if len(parts) < 2 or item.dtype.kind not in "fiu" or item.shape is None:
             return
+        # As float32, whatever the file has: a byte becomes four. A chunk is unpacked whole for one of its values.
+        total += max(item.size * _FLOAT_BYTES, item.nbytes)
+        if max(total, math.prod(item.chunks or ()) * item.dtype.itemsize) > _MAX_BYTES:
+            raise ClassifierError(f"{path}: holds more than {_MAX_BYTES:,} bytes of weights")
         weights.setdefault(parts[-2], {})[parts[-1].removesuffix(":0")] = np.asarray(item, np.float32)
 
     # Visits what the file itself holds, each thing once; soft and external links are not followed.
@@ -173,6 +193,8 @@ def _read_config(text: object) -> list[tuple[str, dict[str, Any]]] | None:
     if text is None:
         return None
     content = text.decode() if isinstance(text, bytes) else str(text)
+    if len(content) > _MAX_CONFIG_BYTES:
+        raise ValueError(f"its description has {len(content):,} bytes")
     return list(_flattened(json.loads(content)))
 
 

@@ -213,7 +213,7 @@ def _cbam_reduction(file: KerasFile) -> int:
         for layer in file.layers
         if _kind_of(layer) == "dense layer" and layer.weights["kernel"].shape[0] == 64
     ]
-    return 64 // squeezed[0] if squeezed else 0
+    return 64 // squeezed[0] if squeezed and squeezed[0] else 0
 
 
 def _kind_of(layer: KerasLayer) -> Kind | None:

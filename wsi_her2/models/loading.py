@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import cast, get_args
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.errors import ClassifierError
 from wsi_her2.models.augmentation import AUGMENTATIONS, Augmentation
 from wsi_her2.models.bundle import Precision, bundle_file, read_bundle
@@ -19,6 +20,9 @@ MEMBRANE = "membrane"
 """Name of the bundled membrane scorer, the default classifier for IHC."""
 
 _BUNDLES = "bundles"
+
+_MAX_COEFFICIENTS_BYTES = 1_000_000
+"""Of a JSON file of a membrane scorer; the bundled one has some 5 kB."""
 
 
 def bundled_bundles() -> dict[str, Path]:
@@ -122,4 +126,8 @@ def load_classifier(
             f"{path}: a classifier is a model bundle or a JSON file of membrane coefficients; "
             f"{path.suffix or 'this'} is not read"
         )
-    return membrane_scorer(path.read_bytes(), source=str(path))
+    try:
+        content = read_bounded(path, _MAX_COEFFICIENTS_BYTES)
+    except OSError as error:
+        raise ClassifierError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return membrane_scorer(content, source=str(path))

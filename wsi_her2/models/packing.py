@@ -29,6 +29,7 @@ from wsi_her2.models.extras import need
 from wsi_her2.models.networks.architecture import Architecture
 from wsi_her2.models.runtimes.onnx_session import OnnxSession
 from wsi_her2.models.runtimes.session import run_in_batches
+from wsi_her2.models.telemetry import forbid_telemetry
 from wsi_her2.slides.backends import RGB
 
 if TYPE_CHECKING:
@@ -291,6 +292,7 @@ def quantised(graph: bytes, calibration: RGB) -> bytes:
     MissingExtra
     """
     need("onnx", "Quantising")
+    forbid_telemetry()
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

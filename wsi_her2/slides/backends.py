@@ -6,6 +6,7 @@ threads or processes: `wsi_her2.slides.slide.Slide` opens one for each and keeps
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError, UnsupportedSlide
+from wsi_her2.slides.claims import MAX_TILE_BYTES
 from wsi_her2.slides.location import SlideLocation, SlideUrl
 from wsi_her2.slides.remote import RemoteFile, connection_failures_raised
 
@@ -149,8 +151,12 @@ class TiffSlideBackend:
                 if self._remote is not None:
                     self._remote.fetch(self._spans(level, x, y, width, height))
                 pixels = np.asarray(self._slide.read_region(origin, level, (width, height), as_array=True))
-            except MemoryError:
-                raise
+            except MemoryError as error:
+                # Memory that no tile takes is a number in the file; less may truly be missing on this machine.
+                shape = getattr(error, "shape", ())
+                if math.prod(shape) <= MAX_TILE_BYTES:
+                    raise
+                raise SlideReadError(f"tiffslide: a tile says it has {shape} values") from error
             except Exception as error:
                 raise SlideReadError(f"tiffslide: {_one_line(error)}") from error
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):

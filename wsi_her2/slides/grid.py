@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.errors import ResolutionTooLow
+from wsi_her2.errors import ResolutionTooLow, UnsupportedSlide
 from wsi_her2.slides.slide import Slide
 from wsi_her2.slides.tissue import TissueMask
 
@@ -23,6 +23,10 @@ BLOCK_EDGE = 8
 
 MAX_BLOCK_PX = 2048
 """Side of a block beyond which it holds fewer patches, so that memory does not grow with the patch."""
+
+MAX_POSITIONS = 10_000_000
+"""Of patches over a slide, with tissue or without. A glass of 75 x 50 mm has room for 1,200,000 of 56 um; some
+hundred bytes are taken for each while they are laid."""
 
 MAX_ENLARGEMENT = 1.5
 """How much coarser than the classifier's scale a slide may be before its patches hold too little detail."""
@@ -122,6 +126,8 @@ def plan_patches(
 
     Raises
     ------
+    UnsupportedSlide
+        There would be more than `MAX_POSITIONS` patches.
     ResolutionTooLow
         The slide is so coarse that patches would have to be enlarged more than `MAX_ENLARGEMENT` times.
     """
@@ -135,6 +141,12 @@ def plan_patches(
     block_px0 = block_edge * patch_px0
     bounds = slide.bounds
     columns, rows = -(-bounds.width // block_px0), -(-bounds.height // block_px0)
+    if columns * rows * block_edge**2 > MAX_POSITIONS:
+        raise UnsupportedSlide(
+            f"{slide.name}: {bounds.width:,} x {bounds.height:,} px at {slide.mpp:g} um/px have room for more "
+            f"than {MAX_POSITIONS:,} patches of {patch_px} px at {mpp:g} um/px. If that scale is wrong, pass "
+            "the true one with --mpp."
+        )
     corners = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     everywhere = PatchGrid(
         patch_px=patch_px,

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.cells.field import CellCutoffs
 from wsi_her2.errors import LabProfileError
+from wsi_her2.messages import wrong_fields
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.white_point import WhitePoint
@@ -68,6 +70,14 @@ class LabProfile(BaseModel):
     statements: dict[str, str] = Field(default_factory=dict)
     version: str = "unknown"
 
+    @model_validator(mode="after")
+    def _stains_differ(self) -> LabProfile:
+        scale = np.linalg.norm([self.hematoxylin, self.dab], axis=1)
+        # Vectors that point the same way cannot be told apart; 1 degree does not come from a fit.
+        if not (scale > 0).all() or np.linalg.norm(np.cross(self.hematoxylin, self.dab)) < 0.02 * scale.prod():
+            raise ValueError("hematoxylin and dab must be two different colours")
+        return self
+
     def correction(self, white: WhitePoint) -> StainCorrection:
         """The correction of one of the laboratory's slides with its own white point."""
         level = white.rgb if white.source == "background" else self.white
@@ -100,15 +110,11 @@ def read_profile(path: str | Path) -> tuple[LabProfile, str]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise LabProfileError(f"{path}: larger than {_MAX_BYTES:,} bytes, so not a laboratory profile")
-        content = path.read_bytes()
+        content = read_bounded(path, _MAX_BYTES)
         return LabProfile.model_validate_json(content), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise LabProfileError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
         raise LabProfileError(
-            f"{path}: no laboratory profile ({where}: {first['msg']}). Make one with `wsi-her2 calibrate`."
+            f"{path}: no laboratory profile ({wrong_fields(error)}). Make one with `wsi-her2 calibrate`."
         ) from error

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wsi_her2.errors import SlideNotFound, SlideReadError, UnsupportedSlide
 from wsi_her2.slides.backends import Backend, OpenSlideBackend, TiffSlideBackend
+from wsi_her2.slides.claims import refuse_impossible_levels, refuse_impossible_tiff
 from wsi_her2.slides.location import SlideLocation, SlideUrl, was_url
 from wsi_her2.slides.tiled_jpeg import TiledJpegBackend
 
@@ -29,8 +30,19 @@ def open_backend(path: SlideLocation, name: str) -> Backend:
     SlideNotFound, UnsupportedSlide
         A URL raises what `wsi_her2.slides.remote` does besides.
     """
-    _see_that_it_exists(path)
-    return _OPENERS[name](path)
+    _see_that_it_is_possible(path)
+    return _opened(path, name)
+
+
+def _opened(path: SlideLocation, name: str) -> Backend:
+    """Open a file whose claims were looked at, and look at the levels that came out."""
+    backend = _OPENERS[name](path)
+    try:
+        refuse_impossible_levels(path, [(level.width, level.height) for level in backend.levels if level.stored])
+    except BaseException:
+        backend.close()
+        raise
+    return backend
 
 
 def open_first_that_reads(path: SlideLocation) -> Backend:
@@ -44,12 +56,12 @@ def open_first_that_reads(path: SlideLocation) -> Backend:
     ------
     SlideNotFound, UnsupportedSlide
     """
-    _see_that_it_exists(path)
+    _see_that_it_is_possible(path)
     refusals: list[str] = []
     opened: Backend | None = None
     for name in _URL_BACKENDS if isinstance(path, SlideUrl) else FILE_BACKENDS:
         try:
-            candidate = open_backend(path, name)
+            candidate = _opened(path, name)
         except UnsupportedSlide as error:
             refusals.append(str(error))
             continue
@@ -89,9 +101,13 @@ def decodes(backend: Backend) -> bool:
     return True
 
 
-def _see_that_it_exists(path: SlideLocation) -> None:
-    """Ask a disk whether there is such a file; a server says so when the file is opened."""
-    if isinstance(path, SlideUrl) or path.exists():
+def _see_that_it_is_possible(path: SlideLocation) -> None:
+    """Ask a disk whether there is such a file, and whether it can be a slide; a server answers when it is opened."""
+    if isinstance(path, SlideUrl):
         return
-    hint = ": this was a URL; give it as text, because a path takes two slashes for one" if was_url(path) else ""
-    raise SlideNotFound(f"{path}: no such file{hint}")
+    if not path.exists():
+        hint = (
+            ": this was a URL; give it as text, because a path takes two slashes for one" if was_url(path) else ""
+        )
+        raise SlideNotFound(f"{path}: no such file{hint}")
+    refuse_impossible_tiff(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.errors import RegionsError
+from wsi_her2.messages import shortened
 from wsi_her2.slides.slide import Overview
 from wsi_her2.slides.tissue import TissueMask, tissue_mask
+
+_MAX_BYTES = 32 * 2**20
+"""Of a GeoJSON file. A corner takes some 20 bytes, so that this holds a million and a half."""
+
+_MAX_REGIONS = 10_000
+"""In a file, counting each part of a MultiPolygon. Annotations are drawn by hand; cells are none."""
+
+_MAX_CORNERS = 2_000_000
+"""Of all regions together."""
+
+_MAX_NAME = 200
+"""Characters of a name that are kept; it stands in results and reports."""
 
 _FURTHEST_PX = 1_000_000
 """Corners further out are drawn here: OpenCV counts in 32 bits, and no overview is that large."""
@@ -119,7 +133,7 @@ def restrict(
     path, names = Path(path), names or RegionNames()
     included, excluded, ignored = _sorted_by_name(read_regions(path), names)
     if not included and not excluded:
-        found = ", ".join(sorted({region.name or "" for region in ignored}))
+        found = shortened(", ".join(sorted({region.name or "" for region in ignored})))
         raise RegionsError(
             f"{path}: none of the names of its regions ({found}) is one to include ({', '.join(names.include)}) "
             f"or to exclude ({', '.join(names.exclude)}): rename them, or set regions.include and regions.exclude"
@@ -169,10 +183,12 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        regions = tuple(region for feature in _features(content) for region in _polygons(feature))
+        content = json.loads(read_bounded(path, _MAX_BYTES).decode("utf-8-sig"))
+        regions = tuple(_up_to_limits(region for feature in _features(content) for region in _polygons(feature)))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
-        raise RegionsError(f"{path}: not GeoJSON of polygons ({failed}); export the annotations again") from failed
+        raise RegionsError(
+            f"{path}: not GeoJSON of polygons ({shortened(failed)}); export the annotations again"
+        ) from failed
     if not regions:
         raise RegionsError(f"{path}: holds no polygon")
     return regions
@@ -183,16 +199,31 @@ def cover(regions: Iterable[Region], overview: Overview) -> npt.NDArray[np.bool_
     covered = np.zeros(overview.rgb.shape[:2], np.uint8)
     for region in regions:
         rings = [_on_overview(ring, overview) for ring in region.rings]
+        # Only where the region can lie: there may be thousands, and the overview has millions of pixels.
+        corners = np.concatenate(rings)
+        left, top = np.clip(corners.min(axis=0), 0, covered.shape[::-1])
+        right, bottom = np.clip(corners.max(axis=0) + 1, 0, covered.shape[::-1])
+        if left >= right or top >= bottom:
+            continue
+        drawn = np.zeros((bottom - top, right - left), np.uint8)
         # One call for all rings of a polygon fills by the even-odd rule, so that holes stay empty.
-        drawn = np.zeros_like(covered)
-        cv2.fillPoly(drawn, rings, 1)
-        covered |= drawn
+        cv2.fillPoly(drawn, rings, 1, offset=(-int(left), -int(top)))
+        covered[top:bottom, left:right] |= drawn
     return covered.astype(bool)
 
 
 def _on_overview(ring: Ring, overview: Overview) -> npt.NDArray[np.int32]:
     corners = (np.asarray(ring, np.float64) - (overview.box.x, overview.box.y)) / overview.downsample
     return np.clip(np.floor(corners), -_FURTHEST_PX, _FURTHEST_PX).astype(np.int32)
+
+
+def _up_to_limits(regions: Iterable[Region]) -> Iterator[Region]:
+    corners = 0
+    for number, region in enumerate(regions):
+        corners += sum(map(len, region.rings))
+        if number >= _MAX_REGIONS or corners > _MAX_CORNERS:
+            raise ValueError(f"more than {_MAX_REGIONS:,} regions or {_MAX_CORNERS:,} corners")
+        yield region
 
 
 def _features(content: Any) -> Sequence[Any]:
@@ -216,8 +247,14 @@ def _polygons(feature: Any) -> list[Region]:
     coordinates = geometry["coordinates"]
     polygons = [coordinates] if kind == "Polygon" else coordinates
     return [
-        Region(None if name is None else str(name), tuple(_ring(ring) for ring in rings)) for rings in polygons
+        Region(None if name is None else _printable(name), tuple(_ring(ring) for ring in rings))
+        for rings in polygons
     ]
+
+
+def _printable(name: Any) -> str:
+    """A name as text that any file can hold."""
+    return str(name)[:_MAX_NAME].encode("utf-8", "replace").decode("utf-8")
 
 
 def _ring(positions: Any) -> Ring:

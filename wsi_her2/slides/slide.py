@@ -167,7 +167,7 @@ class Slide:
             raise ValueError(f"mpp must be a positive number, not {mpp}")
         downsample = (mpp or self.mpp) / self.mpp
         index = self._level_for(downsample)
-        per_tile = max(64, int(_SOURCE_PX_PER_READ**0.5 * self._readable[index].downsample / downsample))
+        per_tile = max(1, int(_SOURCE_PX_PER_READ**0.5 * self._readable[index].downsample / downsample))
         if width <= per_tile and height <= per_tile:
             return self._read_at_once(index, x, y, width, height, downsample)
         region = np.empty((height, width, 3), np.uint8)

@@ -6,6 +6,7 @@ block as done only when all of it is on disk. A store that was interrupted there
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,15 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from wsi_her2.errors import StoreError
+from wsi_her2.messages import shortened
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.grid import PatchGrid
 from wsi_her2.slides.slide import Box, Overview
 from wsi_her2.slides.tissue import TissueMask, tissue_mask
 from wsi_her2.slides.white_point import WhitePoint
+
+_MAX_ARRAY_BYTES = 2**31
+"""Of an array that is read in whole. The largest slides have a million patches, of some 30 numbers each."""
 
 LAYOUT = 1
 """Version of the layout; a store of another layout is not read."""
@@ -169,8 +174,18 @@ class PatchStore:
         """
         try:
             return cls(zarr.open_group(path, mode="r+", zarr_format=3), complete=complete)
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise StoreError(f"{path}: not a patch store ({error}). Run again with --fresh.") from error
+        except StoreError:
+            raise
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            raise StoreError(f"{path}: not a patch store ({shortened(error)}). Run again with --fresh.") from error
 
     def write_block(
         self,
@@ -390,6 +405,13 @@ class PatchStore:
         array = self._group.get(name)
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self._group.store_path}: {name!r} is missing. Run again with --fresh.")
+        # Of the pixels a chunk is read at a time, of everything else all of it.
+        whole = array.shape if name != "pixels" else array.chunks
+        if math.prod(whole) * array.dtype.itemsize > _MAX_ARRAY_BYTES:
+            raise StoreError(
+                f"{self._group.store_path}: {name!r} says it takes more than {_MAX_ARRAY_BYTES:,} bytes: "
+                "it is damaged. Run again with --fresh."
+            )
         return array
 
 

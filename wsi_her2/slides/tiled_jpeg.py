@@ -66,6 +66,7 @@ class TiledJpegBackend:
 
         path = file_on_disk(path, "tiled-jpeg")
         self._decode_jpeg = simplejpeg.decode_jpeg
+        self._jpeg_header = simplejpeg.decode_jpeg_header
         self._openslide = OpenSlideBackend(path)
         self.properties = self._openslide.properties
         try:
@@ -73,6 +74,7 @@ class TiledJpegBackend:
             if vendor not in _VENDORS:
                 raise UnsupportedSlide(f"tiled JPEG: the layout of {vendor} files is left to OpenSlide")
             self._file = path.open("rb", buffering=0)
+            self._bytes = path.stat().st_size
             # Slides are let go of without being closed, by threads that end.
             weakref.finalize(self, self._file.close)
         except (UnsupportedSlide, OSError):
@@ -122,15 +124,20 @@ class TiledJpegBackend:
 
     def _tile(self, tiles: _Tiles, number: int, reduction: int) -> RGB:
         offset, size = int(tiles.offsets[number]), int(tiles.sizes[number])
+        # Before it is read: room is made for as many bytes as are asked for, whether they are there or not.
+        if size <= len(_START_OF_IMAGE) or offset < 0 or offset + size > self._bytes:
+            raise SlideReadError(f"tiled JPEG: tile {number} is missing or cut off")
         self._file.seek(offset)
         data = self._file.read(size)
-        if size <= len(_START_OF_IMAGE) or len(data) < size:
+        if len(data) < size:
             raise SlideReadError(f"tiled JPEG: tile {number} is missing or cut off")
+        jpeg = tiles.head + data[len(_START_OF_IMAGE) :]
         height, width = tiles.height // reduction, tiles.width // reduction
         try:
-            pixels = self._decode_jpeg(
-                tiles.head + data[len(_START_OF_IMAGE) :], min_height=height, min_width=width, min_factor=reduction
-            )
+            # Before it is decoded: a few bytes can say that they are gigabytes of pixels.
+            if self._jpeg_header(jpeg)[:2] != (tiles.height, tiles.width):
+                raise SlideReadError(f"tiled JPEG: tile {number} is of another size than the file says")
+            pixels = self._decode_jpeg(jpeg, min_height=height, min_width=width, min_factor=reduction)
         except ValueError as error:
             raise SlideReadError(f"tiled JPEG: tile {number}: {error}") from error
         if pixels.shape != (height, width, 3):

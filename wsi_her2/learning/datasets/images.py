@@ -19,6 +19,9 @@ from wsi_her2.slides.backends import RGB, over_white
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
+MAX_PIXELS = 100_000_000
+"""Of a picture: a hundred times the largest of the data sets. Eight are decoded at a time."""
+
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _EIGHT_BIT_MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr"})
 _END_WITHIN_BYTES = 4096
@@ -75,10 +78,7 @@ def read_image(path: Path) -> RGB:
     """
     try:
         with Image.open(path) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise DatasetError(
-                    f"{path}: pixels of kind {image.mode}, not eight bits a channel; export it as RGB"
-                )
+            _refuse_other(image.mode, image.size, path)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 return over_white(np.asarray(image.convert("RGBA"), np.uint8))
             return np.array(image.convert("RGB"), np.uint8)
@@ -136,12 +136,20 @@ def _size_from_header(path: Path) -> tuple[int, int]:
         raise DatasetError(
             f"{path}: cannot be decoded ({_one_line(error)}); copy it again or remove it"
         ) from error
-    if mode not in _EIGHT_BIT_MODES:
-        raise DatasetError(f"{path}: pixels of kind {mode}, not eight bits a channel; export it as RGB")
+    _refuse_other(mode, size, path)
     end_mark = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(kind or "")
     if end_mark is not None and end_mark not in _end_of(path):
         raise DatasetError(f"{path}: the end of the file is missing; copy it again or remove it")
     return size
+
+
+def _refuse_other(mode: str, size: tuple[int, int], path: Path) -> None:
+    if mode not in _EIGHT_BIT_MODES:
+        raise DatasetError(f"{path}: pixels of kind {mode}, not eight bits a channel; export it as RGB")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DatasetError(
+            f"{path}: says it has {size[0]:,} x {size[1]:,} px, more than the limit of {MAX_PIXELS:,}; cut it up"
+        )
 
 
 def _end_of(path: Path) -> bytes:

@@ -18,6 +18,7 @@ import zarr
 
 from wsi_her2.errors import StoreError
 from wsi_her2.learning.datasets.images import read_image
+from wsi_her2.messages import shortened
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.slide import Slide, open_slide
 from wsi_her2.slides.store import PatchStore
@@ -77,8 +78,13 @@ class StoreRow:
     row: int
 
     def read(self) -> RGB:
-        """Read the row; raises StoreError where the store has none."""
-        return np.asarray(_store_pixels(self.path, os.getpid())[self.row], np.uint8)
+        """Read the row; raises StoreError where the store has none or it is damaged."""
+        try:
+            return np.asarray(_store_pixels(self.path, os.getpid())[self.row], np.uint8)
+        except (MemoryError, StoreError):
+            raise
+        except Exception as error:  # zarr and its codecs raise errors of many kinds
+            raise StoreError(f"{self.path}: patch {self.row} cannot be read ({shortened(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from wsi_her2.learning.datasets.findings import Finding, Reading, conclude, erro
 from wsi_her2.learning.datasets.grades import parse_grade
 from wsi_her2.learning.datasets.origins import StoreRow
 from wsi_her2.learning.datasets.truth import SlideTruth, case_name, is_truth_table, read_slide_labels, read_truth
+from wsi_her2.messages import shortened
 from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.slides.store import PatchStore
 
@@ -101,8 +102,10 @@ def read_stores(
             if store.pixels is None:
                 raise StoreError(f"{path}: keeps no pixels; score the slide again with --store-patches")
             found = _rows(store, path, truth, slide_id, modality, tumour_only, per_slide, name)
-        except StoreError as failed:
-            findings.append(error("unreadable-store", path, str(failed).removeprefix(f"{path}: ")))
+        except MemoryError:
+            raise
+        except Exception as failed:  # noqa: BLE001 - zarr raises whatever the damage happens to trip over
+            findings.append(error("unreadable-store", path, shortened(failed).removeprefix(f"{path}: ")))
             continue
         if not store.done.all():
             undone = int((~store.done).sum())

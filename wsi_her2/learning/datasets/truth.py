@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pandas as pd
 
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.errors import DatasetError, MissingExtra
 from wsi_her2.learning.datasets.findings import Finding, error, warning
 from wsi_her2.learning.datasets.grades import parse_grade
+from wsi_her2.messages import shortened
 
 _CASE = ("caseno", "case no", "case number", "case")
 _SCORE = ("her2 score", "her2score", "score")
@@ -22,6 +26,11 @@ _LABEL = ("label", "class", "her2 score", "score")
 _PERCENTAGES = ("pct 0", "pct 1", "pct 2", "pct 3")
 _SLIDE_COMPLETE = ("pct complete membrane",)
 _GROUP = ("group", "patient", "case", "caseno", "case no")
+
+
+_MAX_BYTES = 20_000_000
+_MAX_ROWS, _MAX_COLUMNS = 100_000, 1000
+"""Of a table; a row of Warwick's has three columns and some 20 bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class SlideTruth:
 def case_name(text: str) -> str:
     """A case as it is compared: without blanks around it, numbers without leading zeros."""
     name = text.strip().removesuffix(".0")
-    return str(int(name)) if name.isascii() and name.isdigit() else name
+    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
 
 
 def is_truth_table(path: Path) -> bool:
@@ -104,9 +113,7 @@ def read_truth(path: str | Path) -> tuple[dict[str, CaseTruth], tuple[Finding, .
     columns = _columns(table)
     case_column, score_column = _first(columns, _CASE), _first(columns, _SCORE)
     if case_column is None or score_column is None:
-        raise DatasetError(
-            f"{path}: the columns are {', '.join(map(str, table.columns))}; needed are CaseNo and HeR2 SCORE"
-        )
+        raise DatasetError(f"{path}: the columns are {_named(table)}; needed are CaseNo and HeR2 SCORE")
     complete = next((column for key, column in columns.items() if key.startswith(_COMPLETE)), None)
     truths: dict[str, CaseTruth] = {}
     contradicted: set[str] = set()
@@ -155,9 +162,7 @@ def read_slide_labels(path: str | Path) -> tuple[dict[str, SlideTruth], tuple[Fi
     slide_column, label_column = _first(columns, _SLIDE), _first(columns, _LABEL)
     group_column = _first(columns, _GROUP)
     if slide_column is None or label_column is None:
-        raise DatasetError(
-            f"{path}: the columns are {', '.join(map(str, table.columns))}; needed are slide_id and label"
-        )
+        raise DatasetError(f"{path}: the columns are {_named(table)}; needed are slide_id and label")
     shares = [_first(columns, (name,)) for name in _PERCENTAGES]
     complete_column = _first(columns, _SLIDE_COMPLETE)
     truths: dict[str, SlideTruth] = {}
@@ -193,28 +198,38 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such table")
     try:
+        content = read_bounded(path, _MAX_BYTES)
         if path.suffix.lower() in (".xlsx", ".xlsm"):
             if find_spec("openpyxl") is None:
                 raise MissingExtra(
                     f"{path}: reading XLSX needs openpyxl (pip install openpyxl); or save it as CSV"
                 )
-            table = pd.read_excel(path, dtype=str)
+            table = pd.read_excel(io.BytesIO(content), dtype=str)
         else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                header = stream.readline()
-                separator = max(",;\t", key=header.count)
-                stream.seek(0)
-                table = pd.read_csv(stream, dtype=str, sep=separator, skip_blank_lines=False)
-    except (OSError, ValueError, KeyError) as failed:
+            text = content.decode("utf-8-sig")
+            header = text.partition("\n")[0]
+            separator = max(",;\t", key=header.count)
+            # Before it is parsed: the parser makes room for the widest row in every row.
+            if max((line.count(separator) for line in io.StringIO(text)), default=0) >= _MAX_COLUMNS:
+                raise ValueError(f"more than {_MAX_COLUMNS:,} columns")
+            table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, sep=separator, skip_blank_lines=False)
+        if len(table) > _MAX_ROWS:
+            raise ValueError(f"more than {_MAX_ROWS:,} rows")
+    except (OSError, ValueError, KeyError, OverflowError, BadZipFile) as failed:
         if isinstance(failed, MissingExtra):
             raise
-        raise DatasetError(f"{path}: cannot be read as a table ({failed}); save it as CSV in UTF-8") from failed
+        why = failed.strerror if isinstance(failed, OSError) and failed.strerror else shortened(failed)
+        raise DatasetError(f"{path}: cannot be read as a table ({why}); save it as CSV in UTF-8") from failed
     return table.fillna("")
 
 
 def _columns(table: pd.DataFrame) -> dict[str, str]:
     """The columns by their names in small letters with single blanks."""
     return {re.sub(r"[^a-z0-9]+", " ", str(column).lower()).strip(): column for column in table.columns}
+
+
+def _named(table: pd.DataFrame) -> str:
+    return shortened(", ".join(map(str, table.columns)))
 
 
 def _first(columns: dict[str, str], names: Sequence[str]) -> str | None:

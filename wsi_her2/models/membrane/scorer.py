@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsi_her2.errors import ClassifierError
+from wsi_her2.messages import shortened
 from wsi_her2.models.classifier import GRADES, OTHER, Float32, Modality, Outputs, content_sha256
 from wsi_her2.models.membrane.measures import MEASURES, MembraneScale, measure_patches
 from wsi_her2.slides.backends import RGB
@@ -166,9 +167,11 @@ def membrane_scorer(content: bytes, source: str) -> MembraneScorer:
             confusion=_confusion(described.get("confusion")),
         )
     except KeyError as error:
-        raise ClassifierError(f"{source}: {error.args[0]!r} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise ClassifierError(f"{source}: not the coefficients of a membrane scorer: {error}") from error
+        raise ClassifierError(f"{source}: {shortened(repr(error.args[0]))} is missing") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ClassifierError(
+            f"{source}: not the coefficients of a membrane scorer: {shortened(error)}"
+        ) from error
 
 
 def _regression(described: dict[str, Any]) -> Regression:

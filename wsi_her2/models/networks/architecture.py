@@ -21,6 +21,12 @@ CUTS = (1, 2, 3, 4, 5)
 
 CBAM_REDUCTION = 16
 
+MAX_PATCH_PX = 4096
+"""Side of a patch: eight times the largest of the publication. Memory grows with its square."""
+
+MAX_CLASSES = 4096
+"""Outputs of a network: far more than a score needs, and than a file of weights by mistake names."""
+
 _MIN_PATCH_PX = {
     # The 7 x 7 convolution without padding needs 7 x 7 positions behind a body that halves the image so often.
     **{("pruneff", cut): 6 * 2**halvings + 1 for cut, halvings in zip(CUTS, (1, 2, 3, 4, 4), strict=True)},
@@ -65,6 +71,11 @@ class Architecture:
             raise ClassifierError(f"there is no network {self.family!r}; there are {', '.join(PATCH_PX)}")
         if (self.family, self.cut) not in _MIN_PATCH_PX:
             raise ClassifierError(f"{self.family} cannot be cut after block {self.cut}")
+        if self.n_classes > MAX_CLASSES or self.patch_px > MAX_PATCH_PX:
+            raise ClassifierError(
+                f"{self.n_classes:,} classes of patches of {self.patch_px:,} px: networks have at most "
+                f"{MAX_CLASSES:,} and {MAX_PATCH_PX:,} px"
+            )
         if self.n_classes < 2 or (self.sigmoid and self.n_classes != 2):
             raise ClassifierError(f"{self.n_classes} classes with {'one unit' if self.sigmoid else 'a softmax'}")
         if self.patch_px < self.min_patch_px:

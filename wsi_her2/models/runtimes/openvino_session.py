@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from wsi_her2.errors import ClassifierError
 from wsi_her2.models.extras import need
+from wsi_her2.models.onnx_operators import refuse_unknown_operators
 from wsi_her2.models.runtimes.session import THREADS, RuntimeName
 from wsi_her2.slides.backends import RGB
 
@@ -29,7 +30,7 @@ class OpenVinoSession:
     Raises
     ------
     ClassifierError
-        The graph does not load.
+        The graph does not load, or has operators that these networks do not need.
     MissingExtra
     """
 
@@ -37,6 +38,7 @@ class OpenVinoSession:
     device = "cpu"
 
     def __init__(self, graph: bytes, threads: int = THREADS) -> None:
+        refuse_unknown_operators(graph)
         openvino = need("openvino", "The runtime openvino")
         self._threads = threads
         self._of_thread = threading.local()
@@ -48,8 +50,17 @@ class OpenVinoSession:
             raise ClassifierError(f"OpenVINO cannot load the graph: {str(error)[:300]}") from error
 
     def run(self, images: RGB) -> npt.NDArray[np.float32]:
-        """Probabilities (float32 N x K) of patches (uint8 N x H x W x 3)."""
-        return np.array(self._request().infer([images])[0], np.float32)
+        """Probabilities (float32 N x K) of patches (uint8 N x H x W x 3).
+
+        Raises
+        ------
+        ClassifierError
+            The graph does not run on them.
+        """
+        try:
+            return np.array(self._request().infer([images])[0], np.float32)
+        except Exception as error:
+            raise ClassifierError(f"OpenVINO cannot run the graph: {str(error)[:300]}") from error
 
     def _request(self) -> Any:
         if not hasattr(self._of_thread, "request"):
