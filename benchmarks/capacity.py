@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
-from pipelines.ledger import RUN_FILE
+from pipelines.record import RUN_FILE
 from pipelines.results import read_results
 from wsi_her2.scoring.result import SlideResult
 

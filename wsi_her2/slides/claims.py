@@ -147,7 +147,7 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
         )
 
 
-def _impossible(path: Path, why: str) -> UnsupportedSlide:
+def _impossible(path: SlideLocation, why: str) -> UnsupportedSlide:
     return UnsupportedSlide(
         f"{path.name}: cannot be a slide: {why}. The file is damaged or was made to do harm: copy it again from "
         "the scanner, and be careful with where it came from if that does not help."

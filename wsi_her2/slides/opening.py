@@ -102,7 +102,7 @@ def decodes(backend: Backend) -> bool:
 
 
 def _see_that_it_is_possible(path: SlideLocation) -> None:
-    """Ask a disk whether there is such a file, and whether it can be a slide; a server answers when it is opened."""
+    """Ask a disk whether there is such a file, and whether it can be a slide; a server answers when asked."""
     if isinstance(path, SlideUrl):
         return
     if not path.exists():
