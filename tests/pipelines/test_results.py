@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.configuration import load_config
-from pipelines.ledger import write_summaries
+from pipelines.record import write_summaries
 from pipelines.rebuild import rebuild_reports
 from pipelines.results import read_result, read_results, write_result
 from pipelines.run import score
