@@ -88,11 +88,13 @@ class HandMadeCluster:
 
 
 def worker_processes_of(pid: int) -> list[psutil.Process]:
-    """Worker processes below a process."""
+    """Worker processes below a process: started anew, or forked from the process that is there for it."""
     found = []
     try:
         for child in psutil.Process(pid).children(recursive=True):
-            if "spawn_main" in " ".join(child.cmdline()):
+            command, parent = child.cmdline(), child.parent()
+            forked = "forkserver" in " ".join(command) and parent is not None and parent.cmdline() == command
+            if forked or "spawn_main" in " ".join(command):
                 found.append(child)
     except psutil.Error:
         pass

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.configuration import load_config
-from pipelines.record import write_summaries
 from pipelines.rebuild import rebuild_reports
+from pipelines.record import write_summaries
 from pipelines.results import read_result, read_results, write_result
 from pipelines.run import score
 from pipelines.sources import folder_names, known_slides
