@@ -23,7 +23,7 @@ from pipelines.ledger import Ledger
 from pipelines.progress import RunProgress
 from pipelines.record import Record, command_line, describe_run, earlier_model
 from pipelines.results import partial_folder, publish, write_result
-from pipelines.schedule import Limits, score_slides
+from pipelines.schedule import Limits, Steps, score_slides
 from pipelines.slide_queue import SlideQueue
 from pipelines.sources import PARTIAL_FOLDER, check_output, find_regions, find_slides, known_slides, name_slides
 from pipelines.steps import SlideTask, fingerprint_of, model_info
@@ -60,6 +60,7 @@ def score(
     fresh: bool = False,
     fail_fast: bool = False,
     watch: bool = False,
+    steps: Steps | None = None,
     console: Console | None = None,
 ) -> RunSummary:
     """Score slides and write everything that `docs/outputs.md` describes.
@@ -78,6 +79,8 @@ def score(
         Stop at the first slide that fails.
     watch : bool
         Go on until interrupted, and score slides as they appear in the folders.
+    steps : Steps, optional
+        What the workers do; others can be put in their place, to try the schedule alone.
     console : rich.console.Console, optional
         Where progress goes; stderr by default.
 
@@ -124,7 +127,7 @@ def score(
         progress.expect(len(wanted))
         queue = SlideQueue(wanted, claims, arrivals if watch else None)
         try:
-            with closing(_events(queue, config.compute, choice, record, progress)) as events:
+            with closing(_events(queue, config.compute, choice, steps, record, progress)) as events:
                 for event in events:
                     result = None
                     if isinstance(event, SlideDone):
@@ -148,7 +151,12 @@ def score(
 
 
 def _events(
-    queue: SlideQueue, compute: ComputeSettings, choice: ClassifierChoice, record: Record, progress: RunProgress
+    queue: SlideQueue,
+    compute: ComputeSettings,
+    choice: ClassifierChoice,
+    steps: Steps | None,
+    record: Record,
+    progress: RunProgress,
 ) -> Generator[Event, None, None]:
     """What happens, on a cluster that may go and come back."""
     losses, give_up_at = 0, None
@@ -166,7 +174,7 @@ def _events(
                     compute.cluster_wait_s,
                     {ACCELERATOR: 1} if choice.runtime == "torch" and has_accelerators(client) else {},
                 )
-                for event in score_slides(client, queue, limits):
+                for event in score_slides(client, queue, limits, steps):
                     losses = 0 if isinstance(event, BlockDone) else losses
                     yield event
                 return

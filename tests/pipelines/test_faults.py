@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from pipelines import run
 from pipelines.configuration import load_config
-from pipelines.schedule import Steps, score_slides
+from pipelines.schedule import Steps
 from tests.pipelines import faulty_steps
 from tests.pipelines.conftest import rows
 
@@ -27,17 +26,11 @@ def ledger(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs whose steps go wrong."""
-    steps = Steps(block=faulty_steps.block, finish=faulty_steps.finish)
-    monkeypatch.setattr(run, "score_slides", partial(score_slides, steps=steps))
-
-
 def score(slides: list[Path], output: Path, **compute: object) -> run.RunSummary:
     settings = {"workers": 2, "attempts": 3, "retry_wait_s": 0.05, "step_limit_s": 10, **compute}
     config = load_config(None, {f"compute.{name}": value for name, value in settings.items()})
-    return run.score(slides, output, config)
+    steps = Steps(block=faulty_steps.block, finish=faulty_steps.finish)
+    return run.score(slides, output, config, steps=steps)
 
 
 def copies(slide: Path, folder: Path, *names: str) -> list[Path]:
@@ -56,12 +49,7 @@ def after_faults(ihc_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Output of one run over a slide for each fault, and two sound ones."""
     folder = tmp_path_factory.mktemp("faults")
     slides = copies(ihc_slide, folder / "slides", "a-sound", *FAULTS, "z-sound")
-    with pytest.MonkeyPatch.context() as patch:
-        steps = Steps(block=faulty_steps.block, finish=faulty_steps.finish)
-        patch.setattr(
-            run, "score_slides", lambda client, queue, limits: score_slides(client, queue, limits, steps)
-        )
-        score(slides, folder / "out")
+    score(slides, folder / "out")
     return folder / "out"
 
 
@@ -115,9 +103,7 @@ def test_the_ledger_says_what_was_tried(after_faults: Path) -> None:
     assert all(line["worker"] for line in ledger(after_faults) if line["state"] in ("scored", "failed"))
 
 
-def test_the_next_run_tries_again_what_may_pass_and_not_what_lasts(
-    ihc_slide: Path, tmp_path: Path, faulty: None
-) -> None:
+def test_the_next_run_tries_again_what_may_pass_and_not_what_lasts(ihc_slide: Path, tmp_path: Path) -> None:
     slides = copies(ihc_slide, tmp_path / "slides", "crashes", "unreachable", "sound")
     output = tmp_path / "out"
     score(slides, output)
