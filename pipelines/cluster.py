@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
 from pipelines.configuration import ComputeSettings
-from wsi_her2.errors import ConfigurationError
+from wsi_her2.errors import ClusterLost, ConfigurationError
 
 _CONNECT_TIMEOUT_S = 10
 
@@ -57,6 +57,8 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     ------
     ConfigurationError
         The scheduler does not answer, or has no workers.
+    ClusterLost
+        Workers do not start on this machine.
     """
     if not logging.getLogger().isEnabledFor(logging.INFO):
         # What matters of the cluster's life becomes a slide's row and reason; the rest is noise to a user.
@@ -100,10 +102,21 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     with dask.config.set(settings_of_dask):
         if settings.processes:
             _import_once_for_all_workers()
-        with _ctrl_c_left_to_the_client():
-            cluster = LocalCluster(**layout, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+        cluster = _started(layout)
         with cluster, Client(cluster) as client:
             yield client
+
+
+def _started(layout: dict[str, Any]) -> LocalCluster:
+    try:
+        with _ctrl_c_left_to_the_client():
+            return LocalCluster(**layout, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+    except (RuntimeError, OSError, TimeoutError) as error:
+        # As when something ends a worker while it starts.
+        raise ClusterLost(
+            f"the workers of this machine do not start ({' '.join(str(error).split())}). If there is no memory for "
+            "them, use fewer with --workers."
+        ) from error
 
 
 def _import_once_for_all_workers() -> None:

@@ -37,6 +37,8 @@ from wsi_her2.scoring.result import Cause, ModelInfo, SlideResult
 from wsi_her2.slides.location import SlideLocation, SlideUrl, locate, without_credentials
 
 _LOOK_FOR_CLUSTER_S = 2.0
+_WITHOUT_LOCAL_WORKERS_S = 30.0
+"""After which the workers of this machine, which Dask starts again when they die, are given up and replaced."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _events(
                     compute.attempts,
                     compute.retry_wait_s,
                     compute.step_limit_s,
-                    compute.cluster_wait_s,
+                    compute.cluster_wait_s if compute.scheduler else _WITHOUT_LOCAL_WORKERS_S,
                     {ACCELERATOR: 1} if choice.runtime == "torch" and has_accelerators(client) else {},
                 )
                 for event in score_slides(client, queue, limits, steps):
@@ -180,9 +182,14 @@ def _events(
                 return
         except ClusterLost as error:
             losses += 1
-            if compute.scheduler is None or losses > compute.attempts:
+            if losses >= compute.attempts:
                 raise
-            progress.say(f"{error} Waiting for it up to {compute.cluster_wait_s:g} s.")
+            again = (
+                "Starting another."
+                if compute.scheduler is None
+                else f"Waiting {compute.cluster_wait_s:g} s for it."
+            )
+            progress.say(f"{error} {again}")
             give_up_at = time.monotonic() + compute.cluster_wait_s
         except ConfigurationError:
             if give_up_at is None or time.monotonic() > give_up_at:
