@@ -114,8 +114,8 @@ def _started(layout: dict[str, Any]) -> LocalCluster:
     except (RuntimeError, OSError, TimeoutError) as error:
         # As when something ends a worker while it starts.
         raise ClusterLost(
-            f"the workers of this machine do not start ({' '.join(str(error).split())}). If there is no memory for "
-            "them, use fewer with --workers."
+            f"the workers of this machine do not start ({' '.join(str(error).split())}). If memory is short, use "
+            "fewer with --workers."
         ) from error
 
 
