@@ -18,6 +18,7 @@ from distributed.utils import get_mp_context
 
 from pipelines.configuration import ComputeSettings
 from wsi_her2.errors import ClusterLost, ConfigurationError
+from wsi_her2.models.telemetry import forbid_telemetry
 
 _CONNECT_TIMEOUT_S = 10
 
@@ -125,6 +126,8 @@ def _import_once_for_all_workers() -> None:
     That process is new, has one thread and does nothing else, so that a fork of it is safe. Elsewhere each worker
     starts Python anew, which takes seconds of a core for each.
     """
+    # What is told to this process is told to all that come from it.
+    forbid_telemetry()
     context = get_mp_context()
     if context.get_start_method() == "forkserver":
         # After Dask has asked for what it wants imported, which would replace this.
