@@ -5,13 +5,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow fuzz bench bench-sampling bench-peers weights clean
+.PHONY: demo test check test-slow fuzz bench bench-sampling bench-scale bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
-test: check                            ## set up, lint, type-check, test; whole runs fill the cores by themselves
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/pipelines
-	$(BIN)/python -m pytest tests/pipelines
+test: check                            ## set up, lint, type-check, test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev          ## lint and type-check only
 	$(BIN)/ruff check .
@@ -31,6 +30,9 @@ bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are 
 
 bench-sampling: $(VENV)/.installed-dev ## adaptive sampling against full runs on 40 digital slides; half an hour
 	$(BIN)/python benchmarks/adaptive_sampling.py -o bench-out/sampling --table docs/sampling.md
+
+bench-scale: $(VENV)/.installed-dev    ## ten thousand simulated slides through schedule and tables; ten minutes
+	$(BIN)/python benchmarks/scale.py -o bench-out/scale --table docs/simulated_run.md
 
 bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
 	$(BIN)/python benchmarks/peers.py bench-out/slides/large-12-14.tif -o bench-out/peers --table docs/peers.md
