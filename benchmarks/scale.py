@@ -107,7 +107,8 @@ def main() -> None:
         "# A simulated run\n\n"
         f"Made by `python benchmarks/scale.py -o OUT --slides {asked.slides} --table docs/simulated_run.md` on "
         f"{machine()}.\n\nSteps that read, score and draw are replaced by a stand-in that takes no time; "
-        "schedule, tables, claims, ledger and page are those of every run.\n\n"
+        "schedule, tables, claims, ledger and page are those of every run. Wall times count "
+        "whatever else the machine did at the time, CPU times do not.\n\n"
         f"{table}\n\nA second run, of the real steps, found all results as they were in {again:.0f} s.\n"
     )
     print(text)
