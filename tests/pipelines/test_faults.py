@@ -120,7 +120,7 @@ def test_the_next_run_tries_again_what_may_pass_and_not_what_lasts(ihc_slide: Pa
 
 
 @pytest.mark.slow
-def test_a_slide_that_needs_too_much_memory_fails_alone(ihc_slide: Path, tmp_path: Path, faulty: None) -> None:
+def test_a_slide_that_needs_too_much_memory_fails_alone(ihc_slide: Path, tmp_path: Path) -> None:
     slides = copies(ihc_slide, tmp_path / "slides", "swells", "sound")
     score(slides, tmp_path / "out", memory_limit="1GiB", attempts=2)
     found = rows(tmp_path / "out")
