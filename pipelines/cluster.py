@@ -51,8 +51,8 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
     ----------
     settings : ComputeSettings
         `scheduler`: address of a running scheduler ('tcp://host:8786'), or the file that it wrote. Otherwise
-        `workers` processes of one
-        thread each are started here, or with `processes` false as many threads of this process.
+        `workers` processes of one thread each are started here, or with `processes` false as many threads of
+        this process.
 
     Raises
     ------

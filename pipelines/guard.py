@@ -103,9 +103,6 @@ def run_step_apart(step: Step, limit_s: float, software: str, task: SlideTask, *
         As in `run_step`.
     """
     worker = worker_name()
-    unfit = _why_unfit(software, str(task.output))
-    if unfit:
-        return StepReport(None, UnfitWorker(f"{worker}: {unfit}"), worker)
     sent = pickle.dumps((step, limit_s, software, _memory_limit(), task, arguments))
     try:
         ended = subprocess.run(

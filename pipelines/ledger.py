@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.causes import cause_of, reason_of
 from pipelines.claims import Claims
 from pipelines.events import Event, SlideDone, SlideFailed, SlideStarted, StepRetried
-from pipelines.results import cannot_write
-from wsi_her2.reports.atomic import append_rows
+from pipelines.results import add_rows
 from wsi_her2.reports.slide_table import guarded, unguarded
 
 LEDGER_FILE = "ledger.csv"
 LEDGER_COLUMNS = (
-    *("time", "run", "slide_id", "path", "state", "attempt", "step", "cause", "reason", "worker", "seconds"),
+    *("time", "run", "slide_id", "path", "state"),
+    *("attempt", "step", "cause", "reason", "worker", "seconds"),
 )
 """`state` is waiting, started, retried, reused, scored, not_assessable or failed; a slide stands where its last
 line says. A `started` that nothing follows was cut off with its run."""
@@ -51,9 +51,14 @@ class Ledger:
             return {}
 
     def wait(self, slides: Iterable[tuple[str, str]]) -> None:
-        """Note slides, by identifier and path, that are to be scored. The caller holds the tables."""
-        lines = [self._line(slide_id, path, "waiting") for slide_id, path in slides]
-        append_rows(self._path, LEDGER_COLUMNS, lines)
+        """Note slides, by identifier and path, that are to be scored. The caller holds the tables.
+
+        Raises
+        ------
+        OutputError
+            The lines cannot be written.
+        """
+        add_rows(self._path, LEDGER_COLUMNS, [self._line(*slide, "waiting", {}) for slide in slides])
 
     def note(self, event: Event) -> None:
         """Note what an event says of a slide's fate; most say nothing.
@@ -64,50 +69,32 @@ class Ledger:
             The line cannot be written.
         """
         line = self._line_of(event)
-        if line is None:
-            return
-        try:
+        if line is not None:
             with self._claims.tables():
-                append_rows(self._path, LEDGER_COLUMNS, [line])
-        except OSError as error:
-            raise cannot_write(self._path.parent, error) from error
+                add_rows(self._path, LEDGER_COLUMNS, [line])
 
     def _line_of(self, event: Event) -> list[str] | None:
-        slide = (event.task.slide_id, str(event.task.path))
+        said: dict[str, object]
         match event:
             case SlideStarted():
-                return self._line(*slide, "started", event.attempt)
+                state, said = "started", {"attempt": event.attempt}
             case StepRetried():
-                cause = cause_of(event.error)
-                return self._line(
-                    *slide, "retried", event.attempt, event.step, cause, reason_of(event.error), event.worker
-                )
-            case SlideDone():
-                state = "reused" if event.reused else event.result.status
-                reason = event.result.reason
-                return self._line(
-                    *slide, state, event.attempt, "", "", reason, event.worker, f"{event.seconds:.2f}"
-                )
+                state, said = "retried", {"attempt": event.attempt, "step": event.step, "worker": event.worker}
+                said |= {"cause": cause_of(event.error), "reason": reason_of(event.error)}
+            case SlideDone(result=result):
+                state = "reused" if event.reused else result.status
+                said = {**_end(event), "reason": result.reason}
             case SlideFailed():
-                said = (event.cause, reason_of(event.error), event.worker, f"{event.seconds:.2f}")
-                return self._line(*slide, "failed", event.attempt, "", *said)
-        return None
+                state, said = "failed", {**_end(event), "cause": event.cause, "reason": reason_of(event.error)}
+            case _:
+                return None
+        return self._line(event.task.slide_id, str(event.task.path), state, said)
 
-    def _line(
-        self,
-        slide_id: str,
-        path: str,
-        state: str,
-        attempt: int | None = None,
-        step: str = "",
-        cause: str = "",
-        reason: str = "",
-        worker: str = "",
-        seconds: str = "",
-    ) -> list[str]:
+    def _line(self, slide_id: str, path: str, state: str, said: Mapping[str, object]) -> list[str]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        tried = "" if attempt is None else str(attempt)
-        return [
-            *(now, self.run, guarded(slide_id), guarded(path), state, tried),
-            *(step, cause, guarded(reason), guarded(worker), seconds),
-        ]
+        known = {"time": now, "run": self.run, "slide_id": slide_id, "path": path, "state": state, **said}
+        return [guarded(str(known.get(column, ""))) for column in LEDGER_COLUMNS]
+
+
+def _end(event: SlideDone | SlideFailed) -> dict[str, object]:
+    return {"attempt": event.attempt, "worker": event.worker, "seconds": f"{event.seconds:.2f}"}

@@ -17,8 +17,7 @@ import psutil
 
 from pipelines.claims import Claims
 from pipelines.fingerprint import software_version
-from pipelines.results import cannot_write, read_results, write_json
-from wsi_her2.reports.atomic import append_rows
+from pipelines.results import add_rows, cannot_write, read_results, write_json
 from wsi_her2.reports.run_page import write_run_page
 from wsi_her2.reports.slide_table import SLIDE_COLUMNS, SlideRow, write_slides_csv
 from wsi_her2.scoring.result import SlideResult
@@ -72,13 +71,8 @@ class Record:
     def add(self, result: SlideResult) -> None:
         """Write the row of a slide that has just finished."""
         row = self._added[result.slide_id] = SlideRow.of(result)
-        try:
-            with self.claims.tables():
-                append_rows(
-                    self.output / SLIDES_FILE, SLIDE_COLUMNS, [[row.texts()[name] for name in SLIDE_COLUMNS]]
-                )
-        except OSError as error:
-            raise cannot_write(self.output, error) from error
+        with self.claims.tables():
+            add_rows(self.output / SLIDES_FILE, SLIDE_COLUMNS, [list(row.texts().values())])
 
     @property
     def is_behind(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names, read_result_file
 from wsi_her2.errors import OutputError
-from wsi_her2.reports.atomic import text_beside
+from wsi_her2.reports.atomic import append_rows, text_beside
 from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.scoring.result import SlideResult
 
@@ -84,6 +84,20 @@ def publish(output: Path, slide_id: str) -> Path:
     partial.rename(final)
     shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def add_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Add rows to a table of a run; the caller holds the tables.
+
+    Raises
+    ------
+    OutputError
+        They cannot be written.
+    """
+    try:
+        append_rows(path, columns, rows)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
 
 
 def cannot_write(output: Path, error: OSError) -> OutputError:

@@ -168,13 +168,13 @@ def _events(
                 give_up_at = None
                 record.run["workers"] = sum(client.nthreads().values())
                 limits = Limits(
-                    compute.max_slides_open,
-                    compute.max_blocks_in_flight,
-                    compute.attempts,
-                    compute.retry_wait_s,
-                    compute.step_limit_s,
-                    compute.cluster_wait_s if compute.scheduler else _WITHOUT_LOCAL_WORKERS_S,
-                    {ACCELERATOR: 1} if choice.runtime == "torch" and has_accelerators(client) else {},
+                    max_slides_open=compute.max_slides_open,
+                    max_blocks_in_flight=compute.max_blocks_in_flight,
+                    attempts=compute.attempts,
+                    retry_wait_s=compute.retry_wait_s,
+                    step_limit_s=compute.step_limit_s,
+                    worker_wait_s=compute.cluster_wait_s if compute.scheduler else _WITHOUT_LOCAL_WORKERS_S,
+                    blocks_need={ACCELERATOR: 1} if choice.runtime == "torch" and has_accelerators(client) else {},
                 )
                 for event in score_slides(client, queue, limits, steps):
                     losses = 0 if isinstance(event, BlockDone) else losses

@@ -33,7 +33,7 @@ from pipelines.events import (
     StepRetried,
 )
 from pipelines.fingerprint import software_version
-from pipelines.guard import StepReport, run_step, run_step_apart
+from pipelines.guard import StepReport, run_step, run_step_apart, worker_name
 from pipelines.slide_queue import SlideQueue
 from pipelines.steps import (
     BlockScored,
@@ -383,16 +383,10 @@ class _Schedule:
 
     def _dismiss(self, worker: str) -> None:
         """Send away the worker of a machine and process ('host:pid')."""
-        for address, said in self._client.run(_whoami).items():
+        for address, said in self._client.run(worker_name).items():
             if said == worker:
                 self._client.retire_workers([address], close_workers=True)
         self._counted_at = float("-inf")
-
-
-def _whoami() -> str:
-    from pipelines.guard import worker_name
-
-    return worker_name()
 
 
 def _lost(client: Client) -> ClusterLost:

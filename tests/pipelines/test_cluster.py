@@ -14,6 +14,7 @@ from pipelines.claims import Claims
 from pipelines.cluster import has_accelerators
 from pipelines.configuration import load_config
 from pipelines.events import BlockDone, SlideDone
+from pipelines.guard import worker_name
 from pipelines.run import resolve_classifier, score
 from pipelines.schedule import Limits, score_slides
 from pipelines.slide_queue import SlideQueue
@@ -47,25 +48,26 @@ def cluster(tmp_path: Path) -> Iterator[HandMadeCluster]:
         yield started
 
 
-def wait_for_blocks(output: Path, process: subprocess.Popen[str], count: int) -> None:
-    """Wait until a run has some blocks done."""
+def started(slides: Path, output: Path, cluster: HandMadeCluster) -> subprocess.Popen[str]:
+    """A run on a cluster that has some blocks done."""
+    process = subprocess.Popen(
+        cli_command("score", slides, "-o", output, "--scheduler", cluster.address),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
-    while len([*output.glob(".partial/*/patches.zarr/done/c/*")]) < count:
+    while len([*output.glob(".partial/*/patches.zarr/done/c/*")]) < 2:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return process
 
 
 def test_a_worker_that_is_killed_in_the_middle_changes_nothing(
     slides: Path, in_one_process: Path, cluster: HandMadeCluster, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = subprocess.Popen(
-        cli_command("score", slides, "-o", output, "--scheduler", cluster.address),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_blocks(output, process, 2)
+    process = started(slides, output, cluster)
     cluster.worker_processes()[0].kill()
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
@@ -76,12 +78,7 @@ def test_a_scheduler_that_is_killed_and_comes_back_changes_nothing(
     slides: Path, in_one_process: Path, cluster: HandMadeCluster, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = subprocess.Popen(
-        cli_command("score", slides, "-o", output, "--scheduler", cluster.address),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_blocks(output, process, 2)
+    process = started(slides, output, cluster)
     assert cluster.scheduler is not None
     cluster.scheduler.kill()
     cluster.scheduler.wait()
@@ -122,7 +119,7 @@ def test_blocks_go_to_the_workers_that_have_what_they_need(slides: Path, tmp_pat
         Claims(output) as claims,
     ):
         assert not has_accelerators(client)
-        plain = next(iter(client.run(_name).values()))
+        plain = next(iter(client.run(worker_name).values()))
         cluster.worker_spec = {
             **cluster.worker_spec,
             "gpu": {**cluster.worker_spec[0], "options": {**cluster.new_spec["options"], "resources": {"GPU": 1}}},
@@ -135,12 +132,6 @@ def test_blocks_go_to_the_workers_that_have_what_they_need(slides: Path, tmp_pat
     by = {event.worker for event in events if isinstance(event, BlockDone)}
     assert by
     assert plain not in by
-
-
-def _name() -> str:
-    from pipelines.guard import worker_name
-
-    return worker_name()
 
 
 def test_a_worker_of_another_version_is_sent_away(

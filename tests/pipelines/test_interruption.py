@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipelines.clusters import worker_processes_of
 from tests.pipelines.conftest import cli_command, differing_files, ihc_pixels, write_slide
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -121,8 +122,6 @@ def test_ctrl_c_says_what_to_do_and_the_same_command_continues(
 def test_a_worker_killed_in_the_middle_changes_nothing(
     large_slide: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    import psutil
-
     output = tmp_path / "out"
     process = subprocess.Popen(
         cli_command("score", large_slide, "-o", output, "--workers", 2),
@@ -133,17 +132,9 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     while len(_blocks_done(output)) < 3:
         assert process.poll() is None
         time.sleep(0.01)
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_worker(child)]
+    workers = worker_processes_of(process.pid)
     assert workers
     workers[0].kill()
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert differing_files(undisturbed, output) == []
-
-
-def _is_worker(process: object) -> bool:
-    """Whether it was started anew, or forked from the process that is there for it."""
-    command = process.cmdline()
-    return "spawn_main" in " ".join(command) or (
-        "forkserver" in " ".join(command) and process.parent().cmdline() == command
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -94,10 +95,8 @@ def disturb(slides: Path, undisturbed: Path, folder: Path, kills: int, seed: int
     while sum(made.values()) < kills:
         number += 1
         output = folder / f"run-{number}"
-        cluster = HandMadeCluster(folder / f"cluster-{number}", workers=2) if by_hand else None
-        try:
-            if cluster is not None:
-                cluster.__enter__()
+        on = HandMadeCluster(folder / f"cluster-{number}", workers=2) if by_hand else nullcontext()
+        with on as cluster:
             run = DisturbedRun(slides, output, config, cluster)
             for _ in range(min(10, kills - sum(made.values()))):
                 time.sleep(chance.uniform(0.0, 8.0))
@@ -106,9 +105,6 @@ def disturb(slides: Path, undisturbed: Path, folder: Path, kills: int, seed: int
                     break
                 made[victim] = made.get(victim, 0) + 1
             code = run.end(timeout_s=600)
-        finally:
-            if cluster is not None:
-                cluster.__exit__(None, None, None)
         said = output.with_suffix(".log").read_text()
         assert code == 0, said[-3000:]
         assert "Traceback" not in said, said[-3000:]
