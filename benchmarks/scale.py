@@ -3,7 +3,7 @@
 A stand-in takes the place of the steps that read, score and draw: it gives the numbers that the schedule counts
 and writes a slide's `result.json`, so that what is measured is everything else.
 
-    python benchmarks/scale.py -o OUT [--slides 10000] [--blocks 5] [--table docs/simulated_run.md]
+    python benchmarks/scale.py -o OUT [--slides 10000] [--table docs/simulated_run.md]
 """
 
 from __future__ import annotations

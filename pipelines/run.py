@@ -115,7 +115,7 @@ def score(
         RunProgress(0, console) as progress,
     ):
         ledger = Ledger(output, claims)
-        tasks = _Tasks(common, claims, ledger)
+        tasks = _Tasks(common, claims, ledger, more_to_come=watch)
         folder = FolderWatch(watched, config.compute.settle_s)
 
         def arrivals() -> list[SlideTask]:
@@ -204,13 +204,14 @@ class _Tasks:
     common: SlideTask
     claims: Claims
     ledger: Ledger
+    more_to_come: bool
     known: dict[str, str] = field(default_factory=dict)
 
     def of(self, paths: Sequence[SlideLocation]) -> list[SlideTask]:
         if not paths:
             return []
         task = self.common
-        regions = find_regions(task.config.regions.files, paths)
+        regions = find_regions(task.config.regions.files, paths, more_to_come=self.more_to_come)
         with self.claims.tables():
             noted = self.ledger.names()
             if not self.known:

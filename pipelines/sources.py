@@ -103,7 +103,9 @@ def name_slides(paths: Iterable[SlideLocation], known: Mapping[str, str] | None 
     return sources
 
 
-def find_regions(given: Sequence[Path], slides: Sequence[SlideLocation]) -> dict[SlideLocation, Path]:
+def find_regions(
+    given: Sequence[Path], slides: Sequence[SlideLocation], *, more_to_come: bool = False
+) -> dict[SlideLocation, Path]:
     """Which annotations belong to which slide.
 
     A file belongs to the slide whose name it has: `case_7.geojson` and `case_7.ndpi.geojson` to `case_7.ndpi`. One
@@ -114,6 +116,9 @@ def find_regions(given: Sequence[Path], slides: Sequence[SlideLocation]) -> dict
     given : sequence of pathlib.Path
         GeoJSON files, and folders of them.
     slides : sequence of pathlib.Path or SlideUrl
+    more_to_come : bool
+        Whether these are not all slides of the run. Then only its name says whose a file is, and one that belongs
+        to none of these may belong to a later one.
 
     Returns
     -------
@@ -133,12 +138,12 @@ def find_regions(given: Sequence[Path], slides: Sequence[SlideLocation]) -> dict
             files[path] = True
         else:
             raise ConfigurationError(f"{path}: no such file or folder of annotated regions")
-    if len(files) == len(slides) == 1:
+    if len(files) == len(slides) == 1 and not more_to_come:
         return {slides[0]: next(iter(files))}
     found: dict[SlideLocation, Path] = {}
     for file, named in files.items():
         owners = [slide for slide in slides if file.stem in (slide.stem, slide.name)]
-        if not owners and named:
+        if not owners and named and not more_to_come:
             raise ConfigurationError(
                 f"{file}: none of the slides has this name; regions of a slide are in a file named like it"
             )

@@ -93,3 +93,11 @@ def test_files_belong_to_the_slides_that_they_are_named_like(tmp_path: Path) -> 
     twice.touch()
     with pytest.raises(ConfigurationError, match="both hold"):
         find_regions([by_stem, twice], slides)
+
+
+def test_while_slides_are_still_to_come_only_names_say_whose_regions_are_whose(tmp_path: Path) -> None:
+    slide, own, of_another = tmp_path / "a.ndpi", tmp_path / "a.geojson", tmp_path / "b.geojson"
+    own.touch()
+    of_another.touch()
+    assert find_regions([of_another], [slide], more_to_come=True) == {}
+    assert find_regions([own, of_another], [slide], more_to_come=True) == {slide: own}
