@@ -215,7 +215,7 @@ class _Tasks:
         with self.claims.tables():
             noted = self.ledger.names()
             if not self.known:
-                self.known.update(known_slides(task.output))
+                self.known.update(known_slides(task.output, noted))
             self.known.update(noted)
             sources = name_slides(paths, self.known)
             self.ledger.wait((s.slide_id, str(s.path)) for s in sources if s.slide_id not in noted)

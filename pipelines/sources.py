@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,9 +164,16 @@ def safe_name(stem: str) -> str:
     return name.rstrip(". ") or "slide"
 
 
-def known_slides(output: Path) -> dict[str, str]:
-    """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over."""
-    names = folder_names(output)
+def known_slides(output: Path, but: Collection[str] = ()) -> dict[str, str]:
+    """Identifiers in an output folder and the path of each one's slide; unreadable results are passed over.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+    but : collection of str
+        Identifiers that are known already, whose results need not be read.
+    """
+    names = [name for name in folder_names(output) if name not in but]
     known = {}
     for name, content in zip(names, read_ahead(read_result_file, (output / name for name in names)), strict=True):
         with suppress(ValueError, KeyError, TypeError):
