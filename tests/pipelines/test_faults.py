@@ -97,7 +97,9 @@ def test_the_ledger_says_what_was_tried(after_faults: Path) -> None:
     assert refused
     assert {line["cause"] for line in refused} == {"passing"}
     assert any("Connection refused" in line["reason"] for line in refused)
-    assert by_slide["unreachable"][-2]["attempt"] == "3", "three attempts were allowed"
+    # A slide has several blocks, so the line before its last may tell of any of them.
+    tried = {line["attempt"] for line in by_slide["unreachable"] if line["state"] == "retried"}
+    assert tried == {"2", "3"}, "three attempts were allowed"
     changed = by_slide["changes"][-1]
     assert (changed["state"], changed["attempt"]) == ("scored", "2")
     assert all(line["worker"] for line in ledger(after_faults) if line["state"] in ("scored", "failed"))
