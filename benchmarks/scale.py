@@ -4,6 +4,8 @@ A stand-in takes the place of the steps that read, score and draw: it gives the 
 and writes a slide's `result.json`, so that what is measured is everything else.
 
     python benchmarks/scale.py -o OUT [--slides 10000] [--table docs/simulated_run.md]
+
+Ten thousand slides of two blocks each, and then some slides of many blocks, because real slides have hundreds.
 """
 
 from __future__ import annotations
