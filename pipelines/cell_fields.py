@@ -7,7 +7,7 @@ part; a part is one task and one file, so that interrupted work goes on where it
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,13 @@ class FieldCells:
         Rows of the patches that were looked at, ascending. A cell is of one of them.
     within : float64 F
         How much of each patch belongs to what is to be counted, 0 to 1.
-    columns : iterator of dict of str to array
-        Columns of the table of cells, some thousands of cells at a time. They can be taken once.
+    columns : iterable of dict of str to array
+        Columns of the table of cells, some thousands of cells at a time.
     """
 
     rows: Rows
     within: npt.NDArray[np.float64]
-    columns: Iterator[Mapping[str, npt.NDArray[Any]]]
+    columns: Iterable[Mapping[str, npt.NDArray[Any]]]
 
 
 def joined_cells(folder: Path, tumour_surround: float) -> FieldCells | None:
