@@ -263,6 +263,8 @@ def export(
     for note in exported.notes:
         typer.echo(f"wsi-her2: {note}", err=True)
     typer.echo(f"{exported.written}: {exported.path}")
+    if exported.then:
+        typer.echo(f"Next: {exported.then}")
 
 
 @app.command()

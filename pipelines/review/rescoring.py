@@ -189,7 +189,7 @@ class _Kept:
 
 @lru_cache(maxsize=2)
 def _keep(folder: Path, _fingerprint: str, counting: CountingSettings | None, mpp: float) -> _Kept:
-    """What a run kept of a slide; regions are drawn one after another on the same, and reading it takes longest."""
+    """What a run kept of a slide. Reading it takes longest, and regions are drawn on one slide again and again."""
     store = PatchStore.open(folder / STORE, complete=True)
     cells = None
     if counting is not None and (folder / CELL_TABLE).is_file():
