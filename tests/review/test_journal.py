@@ -171,24 +171,27 @@ def test_a_review_names_no_regions_but_those_drawn_on_its_slide(journal: Journal
 
 
 @pytest.mark.parametrize(
-    "hostile",
+    ("hostile", "words"),
     [
-        square(name="tumour"),
-        square(side=float("nan")),
-        square(side=1e300),
-        {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}]},
-        {"type": "FeatureCollection", "features": "x"},
-        {"type": "Feature"},
-        {"type": "FeatureCollection", "features": square()["features"] * 501},  # type: ignore[operator]
-        {
-            "type": "FeatureCollection",
-            "features": [{"geometry": {"type": "Polygon", "coordinates": [[[0, n] for n in range(50_001)]]}}],
-        },
+        (square(name="tumour"), "tumour: a drawn region is named"),
+        (square(side=float("nan")), "numbers"),
+        (square(side=1e300), "far beyond"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}]}, "polygons"),
+        ({"type": "FeatureCollection", "features": "x"}, ""),
+        ({"type": "Feature"}, "FeatureCollection"),
+        ({"type": "FeatureCollection", "features": square()["features"] * 501}, "500 regions"),  # type: ignore[operator]
+        (
+            {
+                "type": "FeatureCollection",
+                "features": [{"type": "Polygon", "coordinates": [[[0, n] for n in range(50_001)]]}],
+            },
+            "50,000 corners",
+        ),
     ],
     ids=["unknown name", "no number", "far away", "no polygon", "no list", "no collection", "many", "long"],
 )
-def test_what_was_not_drawn_by_hand_is_not_kept(journal: Journal, hostile: dict[str, object]) -> None:
-    with pytest.raises(RegionsError):
+def test_what_was_not_drawn_by_hand_is_not_kept(journal: Journal, hostile: dict[str, object], words: str) -> None:
+    with pytest.raises(RegionsError, match=words):
         journal.add_drawn("s", hostile, "A")
     assert journal.drawings() == []
 

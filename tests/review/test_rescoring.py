@@ -178,6 +178,26 @@ def test_from_cells_it_is_near_what_a_run_within_the_regions_gives(
         assert pct.value == pytest.approx(again.call.percentages[name], abs=4)
 
 
+@pytest.mark.slow
+def test_on_real_cores_it_gives_the_calls_of_runs_within_the_regions(real_slides: Path, tmp_path: Path) -> None:
+    drawn = {"half": [box("score", 0, 0, 5468, 2734)], "hole": [box("exclude", 1800, 1800, 3600, 3600)]}
+    usual = {"compute.workers": 2, "compute.processes": False}
+    for core in ("score0_b", "score1_a", "score2_a", "score3_a"):
+        slide = real_slides / f"ihc_core_{core}.tif"
+        whole = run(slide, tmp_path / "whole", load_config(None, usual))
+        for name, regions in drawn.items():
+            roi = tmp_path / f"{name}.geojson"
+            roi.write_text(json.dumps(as_geojson(regions, {"score": "roi", "exclude": "ignore"})))
+            again = run(slide, tmp_path / name, load_config(None, usual | {"regions.files": [roi]}))
+            rescored = rescore(tmp_path / "whole" / slide.stem, whole, regions)
+            assert again.call is not None
+            assert rescored.call is not None
+            assert rescored.call.score == again.call.score, (core, name)
+            assert rescored.patches == again.n_patches
+            for grade, pct in rescored.call.percentages.items():
+                assert pct.value == pytest.approx(again.call.percentages[grade], abs=5), (core, name)
+
+
 def test_a_cell_counts_where_its_nucleus_lies_and_a_patch_where_half_of_it_does(runs: dict[str, Path]) -> None:
     folder, result = of(runs["cells"])
     edge = 1280 + 9 * 64
