@@ -253,6 +253,7 @@ def view(
             slides=slides,
             reviewer=reviewer,
             open_browser=browser,
+            say=typer.echo,
         )
 
 

@@ -1,9 +1,9 @@
 """Who may ask the review server for what: which hosts it answers to, a token, where writes come from, headers.
 
-The pages show patients' slides and write reviews, so that no other page in the same browser may read or write
-through it, and nobody else on the network. Against that stand, in this order: the Host header must name this server
-(a foreign name can be made to point here), a token where it listens beyond this machine, an Origin of its own on
-whatever writes, and headers that keep browsers from guessing, framing, or loading anything from elsewhere.
+The pages show patients' slides and write reviews, so no other page in the same browser and nobody else on the
+network may read or write through the server. Against that stand, in this order: the Host header must name this
+server (a foreign name can be made to point here); a token, where it listens beyond this machine; an Origin of its
+own on whatever writes; and headers that keep browsers from guessing, framing, or loading anything from elsewhere.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _HEADERS = {
 }
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_ANY = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
+_ANY = frozenset({"0.0.0.0", "::", ""})
 _READING = frozenset({"GET", "HEAD"})
 
 _STRANGE_HOST = (
-    "This server does not go by the name in your request. Open the address that `wsi-her2 view` printed, or start it "
-    "with --host and the name that you use."
+    "This server does not go by the name in your request. Open the address that `wsi-her2 view` printed, or start "
+    "it with --host and the name that you use."
 )
 _NO_TOKEN = (
-    "This server asks for a token. Open the whole address that `wsi-her2 view` printed, with the token at its end; "
-    "the browser then remembers it until the server ends."
+    "This server asks for a token. Open the whole address that `wsi-her2 view` printed, with the token at its "
+    "end; the browser then remembers it until the server ends."
 )
 _STRANGE_ORIGIN = "Reviews are only taken from this server's own pages: open its address in a window of its own."
 _NOT_JSON = "The request must be JSON (Content-Type: application/json)."
@@ -60,8 +60,8 @@ class Access:
     hosts : frozenset of str
         Names, in lower case and without a port, by which requests may address the server.
     any_address : bool
-        Whether any number (IPv4, IPv6) will do as well. A name can be made to point here by somebody else, a number
-        cannot.
+        Whether any number (IPv4, IPv6) will do as well. A name can be made to point here by somebody else, a
+        number cannot.
     token : str or None
         What a browser has to show once; None where anybody who reaches the server may use it.
     session : str

@@ -1,17 +1,16 @@
-"""The application behind the review pages: each route looks something up, calls what does the work, and answers."""
+"""The application behind the review pages: each route looks something up, calls what does the work, answers."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
-import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
+from functools import cached_property
+from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,15 +23,24 @@ from starlette.types import ASGIApp
 from pipelines.fingerprint import software_version
 from pipelines.record import PAGE_FILE, SLIDES_FILE
 from pipelines.review.access import Access, Guarded
+from pipelines.review.answers import (
+    as_file,
+    as_json,
+    explain_error,
+    explain_failure,
+    explain_status,
+    json_of,
+    number_of,
+    packed,
+    reports_policy,
+)
 from pipelines.review.description import describe_slide
-from pipelines.review.layers import CellCache, draw_tissue, pack_patches, regions_of
+from pipelines.review.layers import CellCache, draw_tissue, pack_patches, regions_of, shrunk_overview
+from pipelines.review.reviewing import Reviewing
 from pipelines.review.run_folder import FILES, Listed, ReviewRun, described
-from pipelines.review.tiles import ByteCache, SlideReaders, TileGrid, cut_tile, unreadable_tile
-from wsi_her2.errors import HER2Error, SlideError, SlideReadError, StoreError
+from pipelines.review.tiles import ByteCache, SlideReaders, TileGrid, cut_tile
+from wsi_her2.errors import HER2Error
 from wsi_her2.slides.slide import Overview, Slide
-from wsi_her2.slides.store import PatchStore
-
-_log = logging.getLogger(__name__)
 
 _STATIC_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -43,7 +51,12 @@ _STATIC_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 _WORKLIST, _SLIDE = "worklist.html", "slide.html"
-_WORTH_PACKING = 2000
+_LAYER_BYTES = 32 * 2**20
+_TILE_LIMIT_S = 60.0
+_REVIEW_BYTES, _REGIONS_BYTES = 32_000, 8_000_000
+
+if TYPE_CHECKING:
+    from wsi_her2.slides.store import PatchStore
 
 
 def create_app(run: ReviewRun, access: Access) -> ASGIApp:
@@ -58,35 +71,43 @@ def create_app(run: ReviewRun, access: Access) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        threading.Thread(target=_load_ahead, name="load-ahead", daemon=True).start()
         try:
             yield
         finally:
-            pages.close()
+            await run_in_threadpool(pages.close)
 
+    of_slide = "/api/slides/{slide_id}"
     app = Starlette(
         routes=[
             Route("/", pages.shell(_WORKLIST)),
             Route("/slide/{slide_id}", pages.shell(_SLIDE)),
             Route("/static/{name:path}", pages.static),
+            Route("/favicon.ico", lambda _: Response(status_code=204)),
             Route("/report/{slide_id}", pages.report),
-            Route("/run", lambda _: RedirectResponse("/run/")),
+            Route("/files/{slide_id}/{name}", pages.file),
+            Route("/run", lambda _: RedirectResponse("/run/", 308)),
             Route("/run/", pages.run_page),
             Route("/run/slides.csv", pages.run_table),
             Route("/run/{slide_id}/{name}", pages.file),
-            Route("/files/{slide_id}/{name}", pages.file),
-            Route("/api/run", pages.run_rows),
-            Route("/api/slides/{slide_id}", pages.slide),
-            Route("/api/slides/{slide_id}/tiles/{level:int}/{column:int}_{row:int}.jpg", pages.tile),
-            Route("/api/slides/{slide_id}/patches", pages.patches),
-            Route("/api/slides/{slide_id}/tissue.png", pages.tissue),
-            Route("/api/slides/{slide_id}/cells", pages.cells),
-            Route("/api/slides/{slide_id}/regions", pages.regions),
-            Route("/favicon.ico", lambda _: Response(status_code=204)),
+            Route("/api/run", pages.rows),
+            Route("/api/reviews.csv", pages.reviews_csv),
+            Route("/api/truth.csv", pages.truth_csv),
+            Route(of_slide, pages.slide),
+            Route(of_slide + "/tiles/{level:int}/{column:int}_{row:int}.jpg", pages.tile),
+            Route(of_slide + "/overview.jpg", pages.overview),
+            Route(of_slide + "/patches", pages.patches),
+            Route(of_slide + "/tissue.png", pages.tissue),
+            Route(of_slide + "/cells", pages.cells),
+            Route(of_slide + "/regions", pages.regions),
+            Route(of_slide + "/reviews", pages.add_review, methods=["POST"]),
+            Route(of_slide + "/rescore", pages.rescore, methods=["POST"]),
+            Route(of_slide + "/drawn", pages.draw, methods=["PUT"]),
         ],
         exception_handlers={
-            HTTPException: _explain_status,
-            HER2Error: _explain_error,
-            Exception: _explain_failure,
+            HTTPException: explain_status,
+            HER2Error: explain_error,
+            Exception: explain_failure,
         },
         lifespan=lifespan,
     )
@@ -94,191 +115,244 @@ def create_app(run: ReviewRun, access: Access) -> ASGIApp:
 
 
 class _Pages:
-    """What the routes share."""
+    """What the routes share. Those that are no coroutines run in threads of their own."""
 
     def __init__(self, run: ReviewRun) -> None:
-        self._run_folder = run
-        self._readers = SlideReaders(run.slide, threads=max(2, min(4, os.cpu_count() or 2)))
-        self._tiles = ByteCache()
-        self._packed = ByteCache(32 * 2**20)
-        self._cell_cache = CellCache()
+        self._run = run
+        self._reviewing = Reviewing(run)
+        self._readers = SlideReaders(lambda key: run.slide(key[0]), threads=max(2, min(4, os.cpu_count() or 2)))
+        self._tiles, self._layers = ByteCache(), ByteCache(_LAYER_BYTES)
+        self._cells = CellCache()
         self._static = _static_files()
+
+    @cached_property
+    def _reports_policy(self) -> str:
+        return reports_policy()
 
     def close(self) -> None:
         """Let go of slides and threads."""
         self._readers.close()
 
+    # Pages and files.
+
     def shell(self, name: str) -> Callable[[Request], Response]:
         """A page of the package, whatever the rest of its address says."""
-
-        def answer(_: Request) -> Response:
-            if name not in self._static:
-                raise HTTPException(404, f"{name} is not in this version.")
-            return _file_response(self._static[name], _STATIC_TYPES[".html"])
-
-        return answer
+        return lambda request: self._of_package(request, name)
 
     def static(self, request: Request) -> Response:
         """A file of the package."""
-        path = self._static.get(request.path_params["name"])
-        if path is None:
-            raise HTTPException(404, "There is no such file in the package.")
-        return _file_response(path, _STATIC_TYPES[path.suffix])
+        return self._of_package(request, request.path_params["name"])
 
     def report(self, request: Request) -> Response:
         """The report of a slide."""
-        return self._own_file(request, "report.html")
+        return self._of_slide(request, "report.html")
 
     def file(self, request: Request) -> Response:
         """A file of a slide's folder."""
-        return self._own_file(request, request.path_params["name"])
+        return self._of_slide(request, request.path_params["name"])
 
-    def run_page(self, _: Request) -> Response:
+    def run_page(self, request: Request) -> Response:
         """The page of the run, as it lies in its folder."""
-        return self._run_file(PAGE_FILE, _STATIC_TYPES[".html"])
+        return self._of_run(request, PAGE_FILE, _STATIC_TYPES[".html"])
 
-    def run_table(self, _: Request) -> Response:
+    def run_table(self, request: Request) -> Response:
         """The table of the run."""
-        return self._run_file(SLIDES_FILE, "text/csv; charset=utf-8")
+        return self._of_run(request, SLIDES_FILE, FILES["patches.csv"])
 
-    def run_rows(self, request: Request) -> Response:
-        """The list of slides."""
-        run = self._run_folder
-        content = {
+    def _of_package(self, request: Request, name: str) -> Response:
+        path = self._static.get(name)
+        if path is None:
+            raise HTTPException(404, "The package has no such file.")
+        return as_file(request, path, _STATIC_TYPES[path.suffix])
+
+    def _of_slide(self, request: Request, name: str) -> Response:
+        path = self._run.file(self._listed(request).row.slide_id, name)
+        if path is None:
+            raise HTTPException(404, "The slide's folder has no such file that may be shown.")
+        return as_file(request, path, FILES[name], policy=self._policy_for(path))
+
+    def _of_run(self, request: Request, name: str, media_type: str) -> Response:
+        path = self._run.page(name)
+        if path is None:
+            raise HTTPException(404, f"The run has no {name}: `wsi-her2 report` makes it.")
+        return as_file(request, path, media_type, policy=self._policy_for(path))
+
+    def _policy_for(self, path: Path) -> str | None:
+        return self._reports_policy if path.suffix == ".html" else None
+
+    # What the pages ask for.
+
+    def rows(self, request: Request) -> Response:
+        """The run and its slides; with `?slides=no` without them."""
+        run, reviewing = self._run, self._reviewing
+        content: dict[str, Any] = {
             "title": run.output.name,
             "folder": str(run.output),
+            "state": run.state(),
             "version": software_version(),
             "reviewer": run.reviewer,
-            "reasons": [],
-            "slides": [{**described(listed), "latest_review": None} for listed in run.listed()],
+            "reasons": reviewing.reasons,
         }
-        return _json(request, content)
+        if request.query_params.get("slides") != "no":
+            latest = reviewing.latest()
+            content["slides"] = [
+                {**described(listed), "latest_review": latest.get(listed.row.slide_id)} for listed in run.listed()
+            ]
+        return as_json(request, content)
 
     def slide(self, request: Request) -> Response:
         """All of a slide that its page needs at once."""
         listed = self._listed(request)
-        content = {
-            "row": {**described(listed), "latest_review": None},
-            **describe_slide(self._run_folder, listed, self._store(listed)),
-            "reviews": [],
-            "drawn": {"type": "FeatureCollection", "features": []},
-        }
-        return _json(request, content)
+        slide_id = listed.row.slide_id
+        content = describe_slide(self._run, listed, self._run.store(slide_id))
+        reviews = self._reviewing.of_slide(slide_id)
+        newest = {key: reviews[0][key] for key in ("verdict", "score", "reviewer", "time")} if reviews else None
+        if content["viewable"]:
+            # The page takes its scripts first; by then the slide is open.
+            self._readers.open_ahead(self._key(slide_id))
+        return as_json(
+            request,
+            {
+                "row": {**described(listed), "latest_review": newest},
+                **content,
+                "reviews": reviews,
+                "drawn": self._reviewing.drawn(slide_id),
+            },
+        )
 
     async def tile(self, request: Request) -> Response:
         """A tile of a slide."""
         listed = self._listed(request)
-        slide_id = listed.row.slide_id
-        result = await run_in_threadpool(self._run_folder.result, slide_id)
+        slide_id, result = listed.row.slide_id, await run_in_threadpool(self._run.result, listed.row.slide_id)
         if result.reader is None or listed.file is None:
             raise HTTPException(404, listed.why_not or "The slide could not be opened when it was scored.")
         level, column, row = (request.path_params[name] for name in ("level", "column", "row"))
         place = TileGrid(*result.reader.dimensions).place(level, column, row)
         if place is None:
-            raise HTTPException(404, "There is no such tile.")
-        key = (slide_id, result.fingerprint, level, column, row)
-        tag = f'"{result.fingerprint[:20]}-{level}-{column}-{row}"'
-        headers = {"etag": tag, "cache-control": _caching(request, result.fingerprint)}
+            raise HTTPException(404, "The slide has no such tile.")
+        version = result.fingerprint[:20]
+        tag = f'"{version}-{level}-{column}-{row}"'
+        # With the version in its address a tile never changes; without it the browser asks whether it has.
+        fixed = request.query_params.get("v") == version
+        caching = "private, max-age=31536000, immutable" if fixed else "private, no-cache"
+        headers = {"etag": tag, "cache-control": caching}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        content = self._tiles.get(key)
+        content = self._tiles.get((slide_id, tag))
         if content is None:
 
-            def cut(slide: Slide) -> bytes:
-                return cut_tile(slide, place, lambda: self._overview(listed))
+            def cut(slide: Slide) -> tuple[bytes, bool]:
+                return cut_tile(slide, place, lambda: self._overview(slide_id))
 
+            reading = asyncio.wrap_future(self._readers.submit(self._key(slide_id), cut))
             try:
-                content = await asyncio.wrap_future(self._readers.submit(slide_id, cut))
-            except SlideReadError as error:
-                _log.info("%s: %s", slide_id, error)
-                unreadable = await run_in_threadpool(unreadable_tile, place)
-                return Response(unreadable, media_type="image/jpeg", headers={"x-unreadable": "1"})
-            self._tiles.put(key, content)
+                cut_out, whole = await asyncio.wait_for(reading, _TILE_LIMIT_S)
+            except TimeoutError as error:
+                raise HTTPException(503, f"{listed.name} does not answer: is its disk or share there?") from error
+            if not whole:
+                # Damage may be that of the moment, as on a share: it is not to be remembered.
+                return Response(cut_out, media_type="image/jpeg", headers={"x-unreadable": "part"})
+            self._tiles.put((slide_id, tag), content := cut_out)
         return Response(content, media_type="image/jpeg", headers=headers)
+
+    def overview(self, request: Request) -> Response:
+        """The overview that was kept of a slide, which is there even where the slide is not."""
+        overview = self._layer(request, "overview", shrunk_overview)
+        return Response(overview, media_type="image/jpeg")
 
     def patches(self, request: Request) -> Response:
         """The patches of a slide."""
-        listed = self._listed(request)
-        result = self._run_folder.result(listed.row.slide_id)
-        key = ("patches", listed.row.slide_id, result.fingerprint)
-        content = self._packed.get(key)
-        if content is None:
-            content = pack_patches(self._opened(listed), result.modality, self._run_folder.config())
-            self._packed.put(key, content)
-        return _packed(request, content, "application/octet-stream")
+
+        def pack(store: PatchStore) -> bytes:
+            result = self._run.result(request.path_params["slide_id"])
+            return pack_patches(store, result.modality, self._run.config())
+
+        return packed(request, self._layer(request, "patches", pack), "application/octet-stream")
 
     def tissue(self, request: Request) -> Response:
         """The tissue mask of a slide."""
-        listed = self._listed(request)
-        key = ("tissue", listed.row.slide_id, self._run_folder.result(listed.row.slide_id).fingerprint)
-        content = self._packed.get(key)
-        if content is None:
-            content = draw_tissue(self._opened(listed).read_overview())
-            self._packed.put(key, content)
-        return Response(content, media_type="image/png")
+        drawn = self._layer(request, "tissue", lambda store: draw_tissue(store.read_overview()))
+        return Response(drawn, media_type="image/png")
 
     def cells(self, request: Request) -> Response:
         """The counted cells in a box."""
-        listed = self._listed(request)
-        slide_id = listed.row.slide_id
-        path = self._run_folder.cell_table(slide_id)
+        slide_id = self._listed(request).row.slide_id
+        path = self._run.cell_table(slide_id)
         if path is None:
             raise HTTPException(404, "No cells were counted on this slide.")
-        box = [_number(request, name) for name in ("x", "y", "width", "height")]
-        key = (slide_id, self._run_folder.result(slide_id).fingerprint)
-        return _packed(request, self._cell_cache.get(key, path).packed(*box), "application/octet-stream")
+        x, y, width, height = (number_of(request, name) for name in ("x", "y", "width", "height"))
+        cells = self._cells.get(self._key(slide_id), path)
+        return packed(request, cells.packed(x, y, width, height), "application/octet-stream")
 
     def regions(self, request: Request) -> Response:
         """The annotated regions within which a slide was scored."""
-        listed = self._listed(request)
-        run = self._run_folder
-        return _json(request, regions_of(run.result(listed.row.slide_id), run.config()))
+        return as_json(
+            request, regions_of(self._run.result(self._listed(request).row.slide_id), self._run.config())
+        )
+
+    # Reviews.
+
+    async def add_review(self, request: Request) -> Response:
+        """Keep a review."""
+        return await self._written(request, self._reviewing.add, _REVIEW_BYTES, 201)
+
+    async def rescore(self, request: Request) -> Response:
+        """The call with regions that are being drawn."""
+        return await self._written(request, self._reviewing.rescore, _REGIONS_BYTES)
+
+    async def draw(self, request: Request) -> Response:
+        """Keep drawn regions."""
+        return await self._written(
+            request, lambda slide_id, sent: {"number": self._reviewing.draw(slide_id, sent)}, _REGIONS_BYTES
+        )
+
+    def reviews_csv(self, _: Request) -> Response:
+        """All reviews."""
+        return _download(self._reviewing.reviews_csv(), "reviews.csv")
+
+    def truth_csv(self, _: Request) -> Response:
+        """What the reviewers say, as a truth."""
+        return _download(self._reviewing.truth_csv(), "truth.csv")
+
+    async def _written(
+        self,
+        request: Request,
+        write: Callable[[str, dict[str, Any]], dict[str, Any]],
+        max_bytes: int,
+        status: int = 200,
+    ) -> Response:
+        slide_id = self._listed(request).row.slide_id
+        sent = await json_of(request, max_bytes)
+        return as_json(request, await run_in_threadpool(write, slide_id, sent), status)
+
+    # What several of these need.
 
     def _listed(self, request: Request) -> Listed:
         slide_id = request.path_params["slide_id"]
-        found = self._run_folder.find(slide_id)
+        found = self._run.find(slide_id)
         if found is None:
-            raise HTTPException(404, f"The run has no slide {slide_id!r}. The list shows those that it has.")
+            raise HTTPException(404, f"The run has no slide {slide_id!r}.")
         return found
 
-    def _store(self, listed: Listed) -> PatchStore | None:
-        path = self._run_folder.store(listed.row.slide_id)
-        if path is None:
-            return None
-        try:
-            return PatchStore.open(path, complete=True)
-        except StoreError as error:
-            _log.warning("%s: shown without its layers. %s", listed.row.slide_id, error)
-            return None
+    def _key(self, slide_id: str) -> tuple[str, str]:
+        return slide_id, self._run.result(slide_id).fingerprint
 
-    def _opened(self, listed: Listed) -> PatchStore:
-        store = self._store(listed)
-        if store is None:
-            raise HTTPException(404, "Nothing was kept of this slide's patches.")
-        return store
+    def _layer(self, request: Request, name: str, make: Callable[[PatchStore], bytes]) -> bytes:
+        """Something made of a slide's store, which is made once."""
+        slide_id = self._listed(request).row.slide_id
+        key = (name, *self._key(slide_id))
+        content = self._layers.get(key)
+        if content is None:
+            store = self._run.store(slide_id)
+            if store is None:
+                raise HTTPException(404, "Nothing was kept of this slide's patches, or it cannot be read.")
+            content = make(store)
+            self._layers.put(key, content)
+        return content
 
-    def _overview(self, listed: Listed) -> Overview | None:
-        store = self._store(listed)
+    def _overview(self, slide_id: str) -> Overview | None:
+        store = self._run.store(slide_id)
         return None if store is None else store.read_overview().overview
-
-    def _own_file(self, request: Request, name: str) -> Response:
-        path = self._run_folder.file(self._listed(request).row.slide_id, name)
-        if path is None:
-            raise HTTPException(404, f"The slide's folder holds no {name} that may be shown.")
-        return _file_response(path, FILES[name])
-
-    def _run_file(self, name: str, media_type: str) -> Response:
-        path = self._run_folder.page(name)
-        if path is None:
-            raise HTTPException(404, f"The run has no {name}. `wsi-her2 report` makes it.")
-        return _file_response(path, media_type)
-
-
-def _caching(request: Request, fingerprint: str) -> str:
-    """A tile whose address holds the fingerprint never changes; of others a browser asks whether they have."""
-    if request.query_params.get("v") == fingerprint[:20]:
-        return "private, max-age=31536000, immutable"
-    return "private, no-cache"
 
 
 def _static_files() -> dict[str, Path]:
@@ -291,46 +365,11 @@ def _static_files() -> dict[str, Path]:
     }
 
 
-def _file_response(path: Path, media_type: str) -> Response:
-    headers = {"cache-control": "no-cache"}
-    if media_type.startswith("text/html") and "static" not in path.parts:
-        headers["content-security-policy"] = "frame-ancestors 'none'"
-    return Response(path.read_bytes(), media_type=media_type, headers=headers)
+def _download(text: str, name: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(text.encode("utf-8", "replace"), media_type=FILES["patches.csv"], headers=headers)
 
 
-def _number(request: Request, name: str) -> float:
-    try:
-        value = float(request.query_params[name])
-    except (KeyError, ValueError) as error:
-        raise HTTPException(400, f"{name} must be a number: a box is x, y, width and height in pixels.") from error
-    if value != value:
-        raise HTTPException(400, f"{name} must be a number.")
-    return value
-
-
-def _json(request: Request, content: Any, status: int = 200) -> Response:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _packed(request, text.encode("utf-8", "replace"), "application/json", status)
-
-
-def _packed(request: Request, content: bytes, media_type: str, status: int = 200) -> Response:
-    headers = {"vary": "accept-encoding"}
-    if len(content) > _WORTH_PACKING and "gzip" in request.headers.get("accept-encoding", ""):
-        content = gzip.compress(content, 1)
-        headers["content-encoding"] = "gzip"
-    return Response(content, status, media_type=media_type, headers=headers)
-
-
-def _explain_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _json(request, {"error": error.detail}, error.status_code)
-
-
-def _explain_error(request: Request, error: Exception) -> Response:
-    return _json(request, {"error": str(error)}, 404 if isinstance(error, SlideError) else 500)
-
-
-def _explain_failure(request: Request, error: Exception) -> Response:
-    _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    said = "Something went wrong in the server; where it was started it says what. Reviews are kept."
-    return _json(request, {"error": said}, 500)
+def _load_ahead() -> None:
+    """Import what the first look at cells would otherwise wait for."""
+    import_module("pyarrow.parquet")

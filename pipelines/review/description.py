@@ -1,4 +1,4 @@
-"""A slide as its page shows it: the call in words and numbers, what there is to lay over it, and what lies beside it."""
+"""A slide as its page shows it: the call in words and numbers, what can lie over it, what lies beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.review.run_folder import Listed, ReviewRun
 from pipelines.review.tiles import TILE_PX, TileGrid
 from wsi_her2.cells.summary import CellSummary
-from wsi_her2.reports.palette import hex_of, in_words, text_on, colour_of
+from wsi_her2.reports.palette import colour_of, hex_of, in_words, text_on
 from wsi_her2.reports.patches import gives_shares, side_px0
 from wsi_her2.reports.wording import (
     calibration_in_words,
@@ -48,8 +48,9 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None) -> 
         "mpp": reader.mpp if reader is not None else None,
         "mpp_source": reader.mpp_source if reader is not None else None,
         "tile_px": TILE_PX,
+        "tile_version": result.fingerprint[:20],
         "max_level": None if width is None or height is None else TileGrid(width, height).max_level,
-        "viewable": listed.file is not None and reader is not None,
+        "viewable": listed.file is not None,
         "why_not_viewable": listed.why_not,
         "classes": [
             {"name": name, "words": in_words(name), "colour": hex_of(name), "ink": text_on(colour_of(name))}

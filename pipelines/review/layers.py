@@ -1,4 +1,4 @@
-"""What the viewer lays over a slide: patches, tissue, counted cells, annotated regions; as small as they can be said.
+"""What the viewer lays over a slide: patches, tissue, counted cells and annotated regions.
 
 Patches and cells are arrays of numbers, little-endian, behind a short header: twenty thousand patches are half a
 megabyte, and the browser takes them as they are.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pipelines.configuration import RunConfig
 from wsi_her2.cells.table import cell_columns
 from wsi_her2.errors import RegionsError
-from wsi_her2.reports.images import encode_png
+from wsi_her2.reports.images import encode_jpeg, encode_png, within
 from wsi_her2.reports.patches import gives_shares, side_px0
 from wsi_her2.scoring.gate import FAULTS, faults_of_patches
 from wsi_her2.scoring.proportions import main_classes
@@ -31,7 +31,8 @@ from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask
 
 REFUSED_REASONS = ("unreadable", *FAULTS, "not_counted")
-"""Why a patch was not counted: it cannot be decoded; a fault that the gate names; or none that it would name today."""
+"""Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none, by the limits of
+the newest run into the folder."""
 
 NO_LABEL = NO_REASON = 255
 
@@ -39,6 +40,7 @@ CELLS_SENT = 20_000
 """At most, of the cells in a box: an even choice of them where there are more."""
 
 _CELL_BYTES_KEPT = 256 * 2**20
+_OVERVIEW_PX, _OVERVIEW_QUALITY = 1600, 85
 
 _TISSUE_FILL, _TISSUE_LINE = (0, 150, 60, 26), (0, 150, 60, 255)
 _PEN_FILL, _PEN_LINE = (200, 0, 160, 70), (200, 0, 160, 255)
@@ -62,7 +64,7 @@ def pack_patches(store: PatchStore, modality: str, config: RunConfig) -> bytes:
         reason[n], an index of the header's `refused_reasons`, 255 where there is none.
     """
     probabilities, quality = store.probabilities, store.quality
-    scored = ~np.isnan(probabilities).any(axis=1)
+    scored = np.asarray(~np.isnan(probabilities).any(axis=1), bool)
     done = np.repeat(store.done, len(scored) // max(1, len(store.done)))
     planned = store.tissue >= np.float32(store.attributes["min_tissue"])
     shown = np.flatnonzero(scored | (planned & done))
@@ -105,11 +107,11 @@ def _reasons(quality: npt.NDArray[np.float32], modality: str, config: RunConfig)
 def _headed(header: Mapping[str, Any]) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 4)
-    return np.uint32(len(text)).astype("<u4").tobytes() + text
+    return len(text).to_bytes(4, "little") + text
 
 
 def draw_tissue(mask: TissueMask) -> bytes:
-    """The mask as PNG with transparency, over the box of its overview: tissue outlined in green, ink in magenta."""
+    """The mask as PNG with transparency, over the box of its overview: tissue in green, ink in magenta."""
     height, width = mask.tissue.shape
     layer = np.zeros((height, width, 4), np.uint8)
     thickness = max(1, round(max(height, width) / 1000))
@@ -118,6 +120,12 @@ def draw_tissue(mask: TissueMask) -> bytes:
         contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(layer, contours, -1, line, thickness)
     return encode_png(layer)
+
+
+def shrunk_overview(store: PatchStore) -> bytes:
+    """The overview that a store keeps, as JPEG of at most 1600 px."""
+    overview = store.read_picture() or store.read_overview().overview
+    return encode_jpeg(within(overview.rgb, _OVERVIEW_PX), _OVERVIEW_QUALITY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +168,8 @@ class CellColumns:
         Returns
         -------
         bytes
-            uint32 number in the box; uint32 number n of those that follow, at most `CELLS_SENT`; int32 xy[2n]; uint8
-            her2_class[n]; uint8 tumour[n].
+            uint32 number in the box; uint32 number n of those that follow, at most `CELLS_SENT`; int32 xy[2n];
+            uint8 her2_class[n]; uint8 tumour[n].
         """
         inside = (self.xy[:, 0] >= x) & (self.xy[:, 0] < x + width)
         inside &= (self.xy[:, 1] >= y) & (self.xy[:, 1] < y + height)
@@ -200,8 +208,8 @@ class CellCache:
 def regions_of(result: SlideResult, config: RunConfig) -> dict[str, Any]:
     """The annotated regions that decided what was scored, as GeoJSON.
 
-    `note` says why there are none where there should be some: results name the file, and only the newest run into a
-    folder says where it lay.
+    `note` says why there are none where there should be some: results name the file, and only the newest run into
+    a folder says where it lay.
     """
     collection: dict[str, Any] = {"type": "FeatureCollection", "features": [], "note": ""}
     used = result.regions
@@ -209,7 +217,9 @@ def regions_of(result: SlideResult, config: RunConfig) -> dict[str, Any]:
         return collection
     found = [path for path in _region_files(config) if path.name == used.file]
     if not found:
-        return collection | {"note": f"{used.file}: the annotated regions of this slide are no longer where they were."}
+        return collection | {
+            "note": f"{used.file}: the annotated regions of this slide are no longer where they were."
+        }
     try:
         regions = read_regions(found[0])
     except RegionsError as error:
@@ -217,7 +227,10 @@ def regions_of(result: SlideResult, config: RunConfig) -> dict[str, Any]:
     collection["features"] = [
         {
             "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [[list(corner) for corner in ring] for ring in region.rings]},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[list(corner) for corner in ring] for ring in region.rings],
+            },
             "properties": {"name": region.name or "", "use": _use_of(region.name or "", used)},
         }
         for region in regions

@@ -6,6 +6,7 @@ Identifiers are looked up among the results that were found; nothing of a reques
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import threading
@@ -25,13 +26,16 @@ from pipelines.results import read_result
 from pipelines.sources import PARTIAL_FOLDER, SLIDE_SUFFIXES
 from pipelines.steps import STORE
 from wsi_her2.bounded_file import read_bounded
-from wsi_her2.errors import ConfigurationError, HER2Error, MissingResolution, SlideNotFound, UnsupportedSlide
+from wsi_her2.errors import ConfigurationError, HER2Error, SlideNotFound, StoreError, UnsupportedSlide
 from wsi_her2.reports.palette import hex_of
 from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.reports.slide_table import SlideRow
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.slides.location import SlideUrl, locate
 from wsi_her2.slides.slide import Slide, open_slide
+from wsi_her2.slides.store import PatchStore
+
+_log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 2.0
 """A run that is still going is looked at no more often than this."""
@@ -48,10 +52,6 @@ FILES = {
     "result.json": "application/json",
 }
 """Files of a slide's folder that may be asked for."""
-
-UNKNOWN_MPP = 0.25
-"""Stands for a scale that neither the file nor the user tells, so that the slide can be shown; nothing is measured
-by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class Listed:
 class ReviewRun:
     """The folder of a run, looked at again whenever something in it has changed.
 
-    Only rows are kept, so that ten thousand slides take some ten megabytes; results are read when a slide is looked
-    at. May be used from many threads.
+    Only rows are kept, so that ten thousand slides take some ten megabytes; results are read when a slide is
+    looked at. May be used from many threads.
 
     Parameters
     ----------
@@ -195,15 +195,11 @@ class ReviewRun:
         SlideError
             The file has gone, cannot be read, or is another slide.
         """
-        listed, result = self._listed[slide_id], self.result(slide_id)
-        if listed.file is None:
+        listed, reader = self._listed[slide_id], self.result(slide_id).reader
+        if listed.file is None or reader is None:
             raise SlideNotFound(listed.why_not)
-        reader = result.reader
-        try:
-            slide = open_slide(listed.file, mpp=reader.mpp if reader else None, backend=_backend(result))
-        except MissingResolution:
-            slide = open_slide(listed.file, mpp=UNKNOWN_MPP)
-        if reader is not None and slide.dimensions != tuple(reader.dimensions):
+        slide = open_slide(listed.file, mpp=reader.mpp, backend=reader.backend)
+        if slide.dimensions != tuple(reader.dimensions):
             slide.close()
             raise UnsupportedSlide(
                 f"{listed.file}: not the slide that was scored: it has {_size(slide.dimensions)}, the scored one "
@@ -228,10 +224,16 @@ class ReviewRun:
         """A file of the run itself; None where there is none or it lies elsewhere."""
         return self._own(self.output / name)
 
-    def store(self, slide_id: str) -> Path | None:
-        """The patch store of a slide; None where there is none."""
+    def store(self, slide_id: str) -> PatchStore | None:
+        """The patch store of a slide; None where there is none that can be read."""
         path = self.folder(slide_id) / STORE
-        return path if path.is_dir() and path.resolve().is_relative_to(self.output.resolve()) else None
+        if not path.is_dir() or not path.resolve().is_relative_to(self.output.resolve()):
+            return None
+        try:
+            return PatchStore.open(path, complete=True)
+        except StoreError as error:
+            _log.warning("%s: shown without its layers. %s", slide_id, error)
+            return None
 
     def cell_table(self, slide_id: str) -> Path | None:
         """The table of a slide's cells; None where there is none."""
@@ -240,10 +242,20 @@ class ReviewRun:
     def config(self) -> RunConfig:
         """The settings of the newest run into the folder; the defaults where it does not say."""
         try:
-            described = json.loads(read_bounded(self.output / RUN_FILE, _MAX_RUN_FILE_BYTES))
-            return RunConfig.model_validate(described["config"])
-        except (OSError, ValueError, LookupError, TypeError, ValidationError):
+            return RunConfig.model_validate(self._described().get("config"))
+        except ValidationError:
             return RunConfig()
+
+    def state(self) -> str:
+        """'running', 'finished' or 'interrupted', as the newest run into the folder says; '' where it does not."""
+        return str(self._described().get("state", ""))
+
+    def _described(self) -> dict[str, Any]:
+        try:
+            found = json.loads(read_bounded(self.output / RUN_FILE, _MAX_RUN_FILE_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _own(self, path: Path) -> Path | None:
         """A regular file of the run; a link that leads out of its folder is none."""
@@ -287,6 +299,9 @@ class ReviewRun:
         name = _file_name(row.path)
         case, stain = case_of(name)
         file, why_not = self._moved.place_of(row.path)
+        if result.reader is None:
+            # What made a codec crash or hang while it was scored would do so here.
+            file, why_not = None, f"The slide could not be opened when it was scored. {row.reason}"
         return Listed(
             row=row,
             name=name,
@@ -326,9 +341,9 @@ def case_of(name: str) -> tuple[str, str]:
     """Which case a slide's file belongs to, and which stain its name tells.
 
     Stain and case stand in one name: `12_HER2.ndpi` and `12_HE.ndpi` are the two slides of case 12 in the Warwick
-    data. What is left of a name without the words for stains, and without the number that a copy gets, is the case. A
-    number right behind a stain, at the end, counts copies or sections (`12_HER2_2`); one that stands elsewhere is part
-    of the case (`case 2`).
+    data. What is left of a name without the words for stains, and without the number that a copy gets, is the
+    case. A number of one or two digits right behind a stain, at the end, counts copies or sections (`12_HER2_2`);
+    one that stands elsewhere is part of the case (`case 2`).
 
     Parameters
     ----------
@@ -338,8 +353,8 @@ def case_of(name: str) -> tuple[str, str]:
     Returns
     -------
     tuple of str
-        The case, in lower case with single spaces, and 'her2', 'he' or '' where the name does not tell. A name that
-        is nothing but stains is its own case.
+        The case, in lower case with single spaces, and 'her2', 'he' or '' where the name does not tell. A name
+        that is nothing but stains is its own case.
     """
     stem = Path(name).stem
     plain = _COPY.sub("", stem)
@@ -349,7 +364,11 @@ def case_of(name: str) -> tuple[str, str]:
     kept: list[str] = []
     for number, word in enumerate(words):
         counts_copies = (
-            word.isdigit() and len(word) <= 2 and number == len(words) - 1 and number and words[number - 1] in _STAINS
+            word.isdigit()
+            and len(word) <= 2
+            and number == len(words) - 1
+            and number
+            and words[number - 1] in _STAINS
         )
         if word not in _STAINS and not (counts_copies and kept):
             kept.append(word)
@@ -383,8 +402,8 @@ class _Moved:
             found = _most_alike(where, found)
         if len(found) > 1:
             return None, (
-                f"{self._folder} holds {len(found)} files named {where.name}, and nothing tells which one was scored: "
-                "name a folder further down with --slides."
+                f"{self._folder} holds {len(found)} files named {where.name}, and nothing tells which one was "
+                "scored: name a folder further down with --slides."
             )
         if found:
             return _readable(found[0])
@@ -413,10 +432,6 @@ def _most_alike(where: Path | SlideUrl, found: Sequence[Path]) -> list[Path]:
     return [path for path in found if shared(path) == most]
 
 
-def _backend(result: SlideResult) -> str:
-    return "auto" if result.reader is None else result.reader.backend
-
-
 def _size(dimensions: Iterable[int]) -> str:
     return "{} x {} px".format(*dimensions)
 
@@ -443,8 +458,13 @@ def _folders(output: Path) -> dict[str, tuple[int, int]]:
     """Folders of slides, and what tells one from a newer one of the same name."""
     try:
         with os.scandir(output) as entries:
-            names = [entry.name for entry in entries if entry.name != PARTIAL_FOLDER and entry.is_dir(follow_symlinks=False)]
+            names = [
+                entry.name
+                for entry in entries
+                if entry.name != PARTIAL_FOLDER and entry.is_dir(follow_symlinks=False)
+            ]
     except OSError:
         return {}
+    names = [name for name in names if name != PARTIAL_FOLDER]
     states = read_ahead(_state, (output / name for name in names))
     return {name: (state[0], state[1]) for name, state in zip(names, states, strict=True) if state}

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from wsi_her2.errors import SlideReadError
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.slide import Overview, Slide
 
@@ -29,6 +30,12 @@ TILE_PX = 512
 _QUALITY = 85
 _MAX_SOURCE_PX = 4096 * 4096
 """Of the slide, decoded for one tile. Coarser tiles of slides without a pyramid come from the kept overview."""
+
+_SMALLEST_PART_PX = 64
+"""Of a tile that cannot be decoded as a whole."""
+
+_HATCHING = (150, 205)
+"""Grey levels of the stripes over what cannot be decoded; 8 px wide, in level with the tile's corner."""
 
 _CACHE_BYTES = 64 * 2**20
 _OPEN_SLIDES = 4
@@ -57,11 +64,12 @@ class TileGrid:
     @property
     def max_level(self) -> int:
         """Number of the level at full size."""
-        return (max(self.width, self.height) - 1).bit_length()
+        longest: int = max(self.width, self.height)
+        return (longest - 1).bit_length()
 
     def downsample(self, level: int) -> int:
         """Pixels of the slide along a pixel of a level."""
-        return 2 ** (self.max_level - level)
+        return 1 << self.max_level - level
 
     def place(self, level: int, column: int, row: int) -> TilePlace | None:
         """Where a tile lies; None where there is no such tile."""
@@ -79,7 +87,7 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """A tile: its corner in pixels of the slide, its size in its own, and pixels of the slide along one of them."""
+    """A tile: its corner in pixels of the slide, its size in its own, and how many of those make one of these."""
 
     x: int
     y: int
@@ -88,7 +96,9 @@ class TilePlace:
     downsample: int
 
 
-def cut_tile(slide: Slide, place: TilePlace, overview: Callable[[], Overview | None] = lambda: None) -> bytes:
+def cut_tile(
+    slide: Slide, place: TilePlace, overview: Callable[[], Overview | None] = lambda: None
+) -> tuple[bytes, bool]:
     """A tile as JPEG.
 
     Parameters
@@ -99,25 +109,40 @@ def cut_tile(slide: Slide, place: TilePlace, overview: Callable[[], Overview | N
         Gives the overview that was kept of the slide, which stands in where the tile would take much of the slide
         to decode.
 
-    Raises
-    ------
-    SlideReadError
-        Pixels of it cannot be decoded.
+    Returns
+    -------
+    tuple of bytes and bool
+        And whether all of it could be decoded; what could not is hatched in grey.
     """
     source = _source_downsample(slide, place.downsample)
     if place.width * place.height * (place.downsample / source) ** 2 > _MAX_SOURCE_PX:
         kept = overview()
         if kept is not None and kept.downsample <= 1.5 * place.downsample:
-            return encode(_from_overview(kept, place))
-    return encode(slide.read(place.x, place.y, place.width, place.height, slide.mpp * place.downsample))
+            return encode(_from_overview(kept, place)), True
+    rgb = np.empty((place.height, place.width, 3), np.uint8)
+    whole = _read_into(rgb, slide, place)
+    return encode(rgb), whole
 
 
-def unreadable_tile(place: TilePlace) -> bytes:
-    """A tile of grey hatching, which stands for pixels that cannot be decoded."""
-    rows, columns = np.mgrid[0 : place.height, 0 : place.width]
-    stripes = (rows + columns) // 8 % 4 == 0
-    pixels = np.where(stripes[..., None], np.uint8(150), np.uint8(205))
-    return encode(np.repeat(pixels, 3, axis=2))
+def _read_into(rgb: RGB, slide: Slide, place: TilePlace) -> bool:
+    """Read a tile, and where that fails its quarters, down to small ones, so that damage stays where it is."""
+    try:
+        rgb[:] = slide.read(place.x, place.y, place.width, place.height, slide.mpp * place.downsample)
+        return True
+    except SlideReadError:
+        pass
+    if max(place.width, place.height) <= _SMALLEST_PART_PX:
+        rows, columns = np.mgrid[0 : place.height, 0 : place.width]
+        rgb[:] = np.where((rows + columns) // 8 % 4 == 0, *_HATCHING)[..., None]
+        return False
+    half_x, half_y = -(-place.width // 2), -(-place.height // 2)
+    for left, top in ((0, 0), (half_x, 0), (0, half_y), (half_x, half_y)):
+        width, height = min(half_x, place.width - left), min(half_y, place.height - top)
+        if width > 0 and height > 0:
+            scale = place.downsample
+            part = TilePlace(place.x + left * scale, place.y + top * scale, width, height, scale)
+            _read_into(rgb[top : top + height, left : left + width], slide, part)
+    return False
 
 
 def encode(rgb: RGB) -> bytes:
@@ -137,17 +162,16 @@ def _from_overview(overview: Overview, place: TilePlace) -> RGB:
     """A tile cut from an overview, white where that does not reach."""
     scale = place.downsample / overview.downsample
     left, top = (place.x - overview.box.x) / overview.downsample, (place.y - overview.box.y) / overview.downsample
-    # From the pixels of the tile to those of the overview, by their centres.
-    matrix = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5]])
-    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
     if scale > 1:
         return _shrunk(overview.rgb, left, top, place, scale)
+    # From pixels of the tile to those of the overview, by their centres.
+    matrix = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5]])
     return np.asarray(
         cv2.warpAffine(
             overview.rgb,
             matrix,
             (place.width, place.height),
-            flags=how | cv2.WARP_INVERSE_MAP,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(255, 255, 255),
         ),
@@ -212,7 +236,8 @@ class SlideReaders:
         self._open, self._idle_s = open_slide, idle_s
         self._work: queue.SimpleQueue[tuple[Future[Any], Any, Callable[[Slide], Any]] | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"slide-reader-{number}", daemon=True) for number in range(threads)
+            threading.Thread(target=self._run, name=f"slide-reader-{number}", daemon=True)
+            for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -222,6 +247,11 @@ class SlideReaders:
         future: Future[_T] = Future()
         self._work.put((future, key, read))
         return future
+
+    def open_ahead(self, key: object) -> None:
+        """Have a slide opened in as many threads as have nothing else to do."""
+        for _ in self._threads:
+            self.submit(key, lambda _: None)
 
     def close(self) -> None:
         """End the threads and close all slides."""

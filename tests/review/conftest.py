@@ -33,13 +33,13 @@ SLIDES = {
     "12_HE": replace(_HER2, modality="he"),
     "30_HER2": replace(_HER2, score="1+", seed=5, artefacts=("blur",)),
 }
-"""File stem to what is drawn: two that are scored, the second one's H&E section, which must be refused, and one that is
-blurred in part."""
+"""File stem to what is drawn: two that are scored, the H&E section of the second, which must be refused, and one
+that is blurred in part."""
 
 
 @pytest.fixture(scope="session")
 def review_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run over `SLIDES`, which lie in `slides` beside it. Not to be changed: see `run_copy`."""
+    """The output of a run over `SLIDES`, which lie in `slides` beside it. Not to be changed: see `run_copy`."""
     # Several processes may run the tests; one of them makes the run.
     base = tmp_path_factory.getbasetemp()
     base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base

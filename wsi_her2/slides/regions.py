@@ -184,14 +184,28 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     path = Path(path)
     try:
         content = json.loads(read_bounded(path, _MAX_BYTES).decode("utf-8-sig"))
-        regions = tuple(_up_to_limits(region for feature in _features(content) for region in _polygons(feature)))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
+        regions = parse_regions(content)
+    except (OSError, ValueError, RecursionError) as failed:
         raise RegionsError(
             f"{path}: not GeoJSON of polygons ({shortened(failed)}); export the annotations again"
         ) from failed
     if not regions:
         raise RegionsError(f"{path}: holds no polygon")
     return regions
+
+
+def parse_regions(content: Any) -> tuple[Region, ...]:
+    """The polygons of GeoJSON that was read already, possibly none; see `read_regions`.
+
+    Raises
+    ------
+    RegionsError
+        It is no GeoJSON.
+    """
+    try:
+        return tuple(_up_to_limits(region for feature in _features(content) for region in _polygons(feature)))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
+        raise RegionsError(shortened(failed)) from failed
 
 
 def cover(regions: Iterable[Region], overview: Overview) -> npt.NDArray[np.bool_]:
