@@ -38,7 +38,7 @@ from pipelines.review.description import describe_slide
 from pipelines.review.layers import CellCache, draw_tissue, pack_patches, regions_of, shrunk_overview
 from pipelines.review.reviewing import Reviewing
 from pipelines.review.run_folder import FILES, Listed, ReviewRun, described
-from pipelines.review.tiles import ByteCache, SlideReaders, TileGrid, cut_tile
+from pipelines.review.tiles import TILE_PX, ByteCache, SlideReaders, TileGrid, cut_tile
 from wsi_her2.errors import HER2Error
 from wsi_her2.slides.slide import Overview, Slide
 
@@ -59,15 +59,17 @@ if TYPE_CHECKING:
     from wsi_her2.slides.store import PatchStore
 
 
-def create_app(run: ReviewRun, access: Access) -> ASGIApp:
+def create_app(run: ReviewRun, access: Access, *, tile_px: int = TILE_PX) -> ASGIApp:
     """The application for one run.
 
     Parameters
     ----------
     run : ReviewRun
     access : Access
+    tile_px : int
+        Side of a tile.
     """
-    pages = _Pages(run)
+    pages = _Pages(run, tile_px)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -117,8 +119,9 @@ def create_app(run: ReviewRun, access: Access) -> ASGIApp:
 class _Pages:
     """What the routes share. Those that are no coroutines run in threads of their own."""
 
-    def __init__(self, run: ReviewRun) -> None:
+    def __init__(self, run: ReviewRun, tile_px: int) -> None:
         self._run = run
+        self._tile_px = tile_px
         self._reviewing = Reviewing(run)
         self._readers = SlideReaders(lambda key: run.slide(key[0]), threads=max(2, min(4, os.cpu_count() or 2)))
         self._tiles, self._layers = ByteCache(), ByteCache(_LAYER_BYTES)
@@ -204,7 +207,7 @@ class _Pages:
         """All of a slide that its page needs at once."""
         listed = self._listed(request)
         slide_id = listed.row.slide_id
-        content = describe_slide(self._run, listed, self._run.store(slide_id))
+        content = describe_slide(self._run, listed, self._run.store(slide_id), self._tile_px)
         reviews = self._reviewing.of_slide(slide_id)
         newest = {key: reviews[0][key] for key in ("verdict", "score", "reviewer", "time")} if reviews else None
         if content["viewable"]:
@@ -227,7 +230,7 @@ class _Pages:
         if result.reader is None or listed.file is None:
             raise HTTPException(404, listed.why_not or "The slide could not be opened when it was scored.")
         level, column, row = (request.path_params[name] for name in ("level", "column", "row"))
-        place = TileGrid(*result.reader.dimensions).place(level, column, row)
+        place = TileGrid(*result.reader.dimensions, self._tile_px).place(level, column, row)
         if place is None:
             raise HTTPException(404, "The slide has no such tile.")
         version = result.fingerprint[:20]

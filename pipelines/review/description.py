@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.review.run_folder import Listed, ReviewRun
-from pipelines.review.tiles import TILE_PX, TileGrid
+from pipelines.review.tiles import TileGrid
 from wsi_her2.cells.summary import CellSummary
 from wsi_her2.reports.palette import colour_of, hex_of, in_words, text_on
 from wsi_her2.reports.patches import gives_shares, side_px0
@@ -28,7 +28,7 @@ from wsi_her2.slides.store import PatchStore
 _STATUS_WORDS = {"scored": "Scored", "not_assessable": "Not assessable", "failed": "Failed"}
 
 
-def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None) -> dict[str, Any]:
+def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None, tile_px: int) -> dict[str, Any]:
     """All that the page of a slide needs at once but its row and its reviews.
 
     Parameters
@@ -37,6 +37,8 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None) -> 
     listed : Listed
     store : PatchStore or None
         None where the slide has none, or it cannot be read.
+    tile_px : int
+        Side of a tile.
     """
     result = run.result(listed.row.slide_id)
     reader = result.reader
@@ -47,9 +49,9 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None) -> 
         "height": height,
         "mpp": reader.mpp if reader is not None else None,
         "mpp_source": reader.mpp_source if reader is not None else None,
-        "tile_px": TILE_PX,
+        "tile_px": tile_px,
         "tile_version": result.fingerprint[:20],
-        "max_level": None if width is None or height is None else TileGrid(width, height).max_level,
+        "max_level": None if width is None or height is None else TileGrid(width, height, tile_px).max_level,
         "viewable": listed.file is not None,
         "why_not_viewable": listed.why_not,
         "classes": [
