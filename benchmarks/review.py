@@ -5,9 +5,9 @@
 Draws the slide as Aperio scanners write them (JPEG tiles of 256 px, every other level), scores it once with
 `wsi-her2 score`, starts `wsi-her2 view` as a user does and asks it for what a browser asks for, over HTTP on this
 machine. A first view is measured on a server that has just started, each time on a new one: the page with all
-that it loads, the list, the slide, its patches and tissue, and the tiles that fill a window of 1920 x 1080, six at
-a time as browsers do. Single tiles lie at random places, none twice, one at a time. What a browser then draws is not
-in these figures.
+that it loads, the list, the slide, its patches and tissue, and the tiles that fill a window of 1920 x 1080, six
+at a time as browsers do. Single tiles lie at random places, none twice, one at a time. What a browser then draws
+is not in these figures.
 """
 
 from __future__ import annotations

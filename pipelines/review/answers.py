@@ -33,9 +33,16 @@ REPORTS_POLICY = (
 page of it must not act as the reviewer; so only the scripts that this version writes into reports run."""
 
 
-def as_json(request: Request, content: Any, status: int = 200) -> Response:
-    """An answer in JSON; NaN, which JSON does not have, is an error here."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def to_json(content: Any) -> str:
+    """As JSON; NaN, which JSON does not have, is an error here."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def as_json(request: Request, content: dict[str, Any], status: int = 200, **more: str | None) -> Response:
+    """An answer in JSON; `more` are further members that are JSON already, or None."""
+    text = to_json(content)
+    added = "".join(f",{to_json(name)}:{member}" for name, member in more.items() if member is not None)
+    text = f"{text.removesuffix('}')}{added}}}"
     # A file name that is not valid Unicode, which POSIX allows, cannot be written in UTF-8.
     return packed(request, text.encode("utf-8", "replace"), "application/json", status)
 

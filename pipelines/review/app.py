@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -33,11 +34,12 @@ from pipelines.review.answers import (
     number_of,
     packed,
     reports_policy,
+    to_json,
 )
 from pipelines.review.description import describe_slide
 from pipelines.review.layers import CellCache, draw_tissue, pack_patches, regions_of, shrunk_overview
 from pipelines.review.reviewing import Reviewing
-from pipelines.review.run_folder import FILES, Listed, ReviewRun, described
+from pipelines.review.run_folder import FILES, Listed, ReviewRun
 from pipelines.review.tiles import TILE_PX, ByteCache, SlideReaders, TileGrid, cut_tile
 from wsi_her2.errors import HER2Error
 from wsi_her2.slides.slide import Overview, Slide
@@ -53,6 +55,7 @@ _STATIC_TYPES = {
 _WORKLIST, _SLIDE = "worklist.html", "slide.html"
 _LAYER_BYTES = 32 * 2**20
 _TILE_LIMIT_S = 60.0
+_AFTER_FIRST_VIEW_S = 5.0
 _REVIEW_BYTES, _REGIONS_BYTES = 32_000, 8_000_000
 
 if TYPE_CHECKING:
@@ -196,12 +199,12 @@ class _Pages:
             "reviewer": run.reviewer,
             "reasons": reviewing.reasons,
         }
+        slides = None
         if request.query_params.get("slides") != "no":
             latest = reviewing.latest()
-            content["slides"] = [
-                {**described(listed), "latest_review": latest.get(listed.row.slide_id)} for listed in run.listed()
-            ]
-        return as_json(request, content)
+            rows = (_row(listed, latest.get(listed.row.slide_id)) for listed in run.listed())
+            slides = f"[{','.join(rows)}]"
+        return as_json(request, content, slides=slides)
 
     def slide(self, request: Request) -> Response:
         """All of a slide that its page needs at once."""
@@ -213,15 +216,8 @@ class _Pages:
         if content["viewable"]:
             # The page takes its scripts first; by then the slide is open.
             self._readers.open_ahead(self._key(slide_id))
-        return as_json(
-            request,
-            {
-                "row": {**described(listed), "latest_review": newest},
-                **content,
-                "reviews": reviews,
-                "drawn": self._reviewing.drawn(slide_id),
-            },
-        )
+        content |= {"reviews": reviews, "drawn": self._reviewing.drawn(slide_id)}
+        return as_json(request, content, row=_row(listed, newest))
 
     async def tile(self, request: Request) -> Response:
         """A tile of a slide."""
@@ -368,11 +364,17 @@ def _static_files() -> dict[str, Path]:
     }
 
 
+def _row(listed: Listed, review: dict[str, Any] | None) -> str:
+    """A slide of the list, as JSON."""
+    return f'{listed.text},"latest_review":{to_json(review)}}}'
+
+
 def _download(text: str, name: str) -> Response:
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(text.encode("utf-8", "replace"), media_type=FILES["patches.csv"], headers=headers)
 
 
 def _load_ahead() -> None:
-    """Import what the first look at cells would otherwise wait for."""
+    """Import what the first look at cells would otherwise wait for, once the first view has what it needs."""
+    time.sleep(_AFTER_FIRST_VIEW_S)
     import_module("pyarrow.parquet")

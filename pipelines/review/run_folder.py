@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +67,21 @@ class Listed:
         What the names of all slides of a case have in common; see `case_of`.
     stain : str
         'her2', 'he', or what the file's name does not tell: the modality.
-    colour : str
-        Of the call, '#rrggbb'.
     file : pathlib.Path or None
         What shows it; None where that cannot be read.
     why_not : str
         Why not, as a sentence; empty where it can be.
+    text : str
+        What the pages get of it, as JSON; see `described`.
     """
 
     row: SlideRow
     name: str
     case: str
     stain: str
-    colour: str
     file: Path | None
     why_not: str
+    text: str
 
 
 class ReviewRun:
@@ -302,33 +302,24 @@ class ReviewRun:
         if result.reader is None:
             # What made a codec crash or hang while it was scored would do so here.
             file, why_not = None, f"The slide could not be opened when it was scored. {row.reason}"
-        return Listed(
-            row=row,
-            name=name,
-            case=case,
-            stain=stain or row.modality,
-            colour=hex_of(row.her2_score or row.her2_group or ""),
-            file=file,
-            why_not=why_not,
-        )
+        stain = stain or row.modality
+        text = described(row, name=name, case=case, stain=stain, viewable=file is not None)
+        return Listed(row, name, case, stain, file, why_not, text)
 
 
-def described(slide: Listed) -> dict[str, Any]:
-    """A slide as the pages get it: numbers are numbers, or None."""
-    row = asdict(slide.row)
-    flagged = row.pop("review")
-    for left_out in ("path", "mpp", "mpp_source", "backend", "model", "model_sha256", "seconds"):
-        del row[left_out]
-    return {
-        **row,
-        "name": slide.name,
-        "case": slide.case,
-        "stain": slide.stain,
-        "colour": slide.colour,
-        "flagged": bool(flagged),
-        "viewable": slide.file is not None,
-    }
+def described(row: SlideRow, *, name: str, case: str, stain: str, viewable: bool) -> str:
+    """A slide as the pages get it, as JSON without the bracket at its end: numbers are numbers, or null.
 
+    Kept as text, because a list of ten thousand is asked for again and again, and is a second's work to describe.
+    """
+    shown = {field: getattr(row, field) for field in _SHOWN}
+    shown |= {"name": name, "case": case, "stain": stain, "viewable": viewable, "flagged": bool(row.review)}
+    shown["colour"] = hex_of(row.her2_score or row.her2_group or "")
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).removesuffix("}")
+
+
+_NOT_SHOWN = {"path", "mpp", "mpp_source", "backend", "model", "model_sha256", "seconds", "review"}
+_SHOWN = tuple(field.name for field in fields(SlideRow) if field.name not in _NOT_SHOWN)
 
 _NUMBER = re.compile(r"(\d+)")
 _COPY = re.compile(r"(\s*\(\d+\)|[\s_-]+copy(\s*\(?\d+\)?)?)+$", re.IGNORECASE)
