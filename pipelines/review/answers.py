@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
-from wsi_her2.errors import HER2Error, RegionsError, SlideError
+from wsi_her2.errors import RegionsError, ReviewError, SlideError
 from wsi_her2.messages import shortened
 from wsi_her2.reports.pages import script_of
 
@@ -135,12 +135,14 @@ def explain_status(request: Request, error: Exception) -> Response:
 
 def explain_error(request: Request, error: Exception) -> Response:
     """An error that this package raised."""
+    if isinstance(error, ReviewError):
+        return _explained(request, 422, f"This is {error}.")
     if isinstance(error, RegionsError):
-        return _explained(request, 400, f"The regions cannot be used: {error}.")
+        return _explained(request, 422, f"The regions cannot be used: {error}.")
     if isinstance(error, SlideError):
         return _explained(request, 404, str(error))
     _log.warning("%s %s: %s", request.method, request.url.path, error)
-    return _explained(request, 500 if isinstance(error, HER2Error) else 400, str(error))
+    return _explained(request, 500, str(error))
 
 
 def explain_failure(request: Request, error: Exception) -> Response:

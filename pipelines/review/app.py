@@ -37,11 +37,14 @@ from pipelines.review.answers import (
     to_json,
 )
 from pipelines.review.description import describe_slide
+from pipelines.review.journal import REASONS
 from pipelines.review.layers import CellCache, draw_tissue, pack_patches, regions_of, shrunk_overview
 from pipelines.review.reviewing import Reviewing
 from pipelines.review.run_folder import FILES, Listed, ReviewRun
 from pipelines.review.tiles import TILE_PX, ByteCache, SlideReaders, TileGrid, cut_tile
 from wsi_her2.errors import HER2Error
+from wsi_her2.reports.palette import hex_of
+from wsi_her2.scoring.rule import SCORES
 from wsi_her2.slides.slide import Overview, Slide
 
 _STATIC_TYPES = {
@@ -197,7 +200,8 @@ class _Pages:
             "state": run.state(),
             "version": software_version(),
             "reviewer": run.reviewer,
-            "reasons": reviewing.reasons,
+            "reasons": list(REASONS),
+            "colours": {score: hex_of(score) for score in SCORES},
         }
         slides = None
         if request.query_params.get("slides") != "no":
@@ -211,13 +215,11 @@ class _Pages:
         listed = self._listed(request)
         slide_id = listed.row.slide_id
         content = describe_slide(self._run, listed, self._run.store(slide_id), self._tile_px)
-        reviews = self._reviewing.of_slide(slide_id)
-        newest = {key: reviews[0][key] for key in ("verdict", "score", "reviewer", "time")} if reviews else None
         if content["viewable"]:
             # The page takes its scripts first; by then the slide is open.
             self._readers.open_ahead(self._key(slide_id))
-        content |= {"reviews": reviews, "drawn": self._reviewing.drawn(slide_id)}
-        return as_json(request, content, row=_row(listed, newest))
+        content |= {"reviews": self._reviewing.of_slide(slide_id), "drawn": self._reviewing.drawn(slide_id)}
+        return as_json(request, content, row=_row(listed, self._reviewing.latest_of(slide_id)))
 
     async def tile(self, request: Request) -> Response:
         """A tile of a slide."""
@@ -264,7 +266,8 @@ class _Pages:
 
         def pack(store: PatchStore) -> bytes:
             result = self._run.result(request.path_params["slide_id"])
-            return pack_patches(store, result.modality, self._run.config())
+            limits = result.settings.gate if result.settings is not None else self._run.config().gate
+            return pack_patches(store, result.modality, limits)
 
         return packed(request, self._layer(request, "patches", pack), "application/octet-stream")
 
@@ -301,9 +304,7 @@ class _Pages:
 
     async def draw(self, request: Request) -> Response:
         """Keep drawn regions."""
-        return await self._written(
-            request, lambda slide_id, sent: {"number": self._reviewing.draw(slide_id, sent)}, _REGIONS_BYTES
-        )
+        return await self._written(request, self._reviewing.draw, _REGIONS_BYTES)
 
     def reviews_csv(self, _: Request) -> Response:
         """All reviews."""
@@ -334,7 +335,8 @@ class _Pages:
         return found
 
     def _key(self, slide_id: str) -> tuple[str, str]:
-        return slide_id, self._run.result(slide_id).fingerprint
+        listed = self._run.find(slide_id)
+        return slide_id, "" if listed is None else listed.fingerprint
 
     def _layer(self, request: Request, name: str, make: Callable[[PatchStore], bytes]) -> bytes:
         """Something made of a slide's store, which is made once."""

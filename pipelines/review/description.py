@@ -49,6 +49,7 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None, til
         "height": height,
         "mpp": reader.mpp if reader is not None else None,
         "mpp_source": reader.mpp_source if reader is not None else None,
+        "fingerprint": result.fingerprint,
         "tile_px": tile_px,
         "tile_version": result.fingerprint[:20],
         "max_level": None if width is None or height is None else TileGrid(width, height, tile_px).max_level,

@@ -24,7 +24,7 @@ from wsi_her2.cells.table import cell_columns
 from wsi_her2.errors import RegionsError
 from wsi_her2.reports.images import encode_jpeg, within
 from wsi_her2.reports.patches import gives_shares, side_px0
-from wsi_her2.scoring.gate import FAULTS, faults_of_patches
+from wsi_her2.scoring.gate import FAULTS, GateLimits, faults_of_patches
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.slides.regions import read_regions
@@ -32,8 +32,8 @@ from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask
 
 REFUSED_REASONS = ("unreadable", *FAULTS, "not_counted")
-"""Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none, by the limits of
-the newest run into the folder."""
+"""Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none by the limits that
+are known, where a result does not tell those it was made with."""
 
 NO_LABEL = NO_REASON = 255
 
@@ -47,15 +47,15 @@ _TISSUE_COLOURS = ((0, 0, 0, 0), (0, 150, 60, 26), (0, 150, 60, 255), (200, 0, 1
 """RGBA of nothing, tissue, its outline, ink, its outline; the colours of `tissue.png`."""
 
 
-def pack_patches(store: PatchStore, modality: str, config: RunConfig) -> bytes:
+def pack_patches(store: PatchStore, modality: str, limits: GateLimits) -> bytes:
     """The patches of a slide that were to be scored, with what came of them.
 
     Parameters
     ----------
     store : PatchStore
     modality : {'ihc', 'he'}
-    config : RunConfig
-        Its limits of the gate tell why a patch was refused.
+    limits : GateLimits
+        Those of the run; they tell why a patch was refused.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def pack_patches(store: PatchStore, modality: str, config: RunConfig) -> bytes:
     labels = np.full(len(shown), NO_LABEL, np.uint8)
     labels[scored] = main_classes(probabilities[scored], store.classes, gives_shares(store))
     reasons = np.full(len(shown), NO_REASON, np.uint8)
-    reasons[~scored] = _reasons(quality[~scored], modality, config)
+    reasons[~scored] = _reasons(quality[~scored], modality, limits)
     header = {
         "n": len(shown),
         "classes": list(store.classes),
@@ -96,9 +96,9 @@ def pack_patches(store: PatchStore, modality: str, config: RunConfig) -> bytes:
     )
 
 
-def _reasons(quality: npt.NDArray[np.float32], modality: str, config: RunConfig) -> npt.NDArray[np.uint8]:
+def _reasons(quality: npt.NDArray[np.float32], modality: str, limits: GateLimits) -> npt.NDArray[np.uint8]:
     found = np.full(len(quality), REFUSED_REASONS.index("not_counted"), np.uint8)
-    faults = faults_of_patches(quality, modality, config.gate)
+    faults = faults_of_patches(quality, modality, limits)
     # What comes first in the list names a patch that has several.
     for code in reversed(FAULTS):
         if code in faults:

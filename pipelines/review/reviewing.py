@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.fingerprint import software_version
+from pipelines.review.drawing import parse_drawn
+from pipelines.review.exports import write_reviews_csv, write_truth
+from pipelines.review.journal import JOURNAL_FILE, MAX_COMMENT, MAX_REVIEWER, Journal, Review, new_review
+from pipelines.review.rescoring import Rescored, RescoredCall, rescore
 from pipelines.review.run_folder import ReviewRun
+from wsi_her2.errors import HER2Error, ReviewError
 from wsi_her2.messages import wrong_fields
-from wsi_her2.slides.regions import parse_regions
+from wsi_her2.scoring.call import SlideCall
 
-if TYPE_CHECKING:
-    from pipelines.review.journal import Journal
-
-JOURNAL_FILE = "reviews.sqlite"
-
-_MAX_NAME, _MAX_COMMENT = 100, 4000
+_log = logging.getLogger(__name__)
 
 
 class _Sent(BaseModel):
-    """What the pages send; anything else is refused."""
+    """What the pages send; anything else is refused. What it may say the journal knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 _Form = TypeVar("_Form", bound=_Sent)
@@ -38,26 +37,15 @@ class SentReview(_Sent):
     verdict: str = Field(max_length=20)
     score: str | None = Field(None, max_length=20)
     reason: str = Field("", max_length=200)
-    comment: str = Field("", max_length=_MAX_COMMENT)
-    reviewer: str = Field("", max_length=_MAX_NAME)
+    comment: str = Field("", max_length=2 * MAX_COMMENT)
+    reviewer: str = Field("", max_length=2 * MAX_REVIEWER)
 
 
 class SentRegions(_Sent):
     """Drawn regions."""
 
     regions: dict[str, Any]
-    reviewer: str = Field("", max_length=_MAX_NAME)
-
-
-class _NoJournal:
-    def latest(self) -> Any:
-        return {}
-
-    def reviews(self, _: Any = None) -> Any:
-        return []
-
-    def drawn(self, _: Any) -> Any:
-        return None
+    reviewer: str = Field("", max_length=2 * MAX_REVIEWER)
 
 
 class Reviewing:
@@ -70,124 +58,131 @@ class Reviewing:
 
     def __init__(self, run: ReviewRun) -> None:
         self._run = run
-        # What is computed again takes a core and the cells of a slide: one at a time.
-        self._computing = threading.Lock()
-
-    @cached_property
-    def _journal(self) -> Journal:
-        try:
-            from pipelines.review.journal import Journal
-        except ImportError:
-            return _NoJournal()
-
-        return Journal(self._run.output / JOURNAL_FILE)
-
-    @property
-    def reasons(self) -> list[str]:
-        """Reasons to offer for overruling a call."""
-        try:
-            from pipelines.review.journal import REASONS
-        except ImportError:
-            return []
-
-        return list(REASONS)
+        self._journal = Journal(run.output / JOURNAL_FILE)
+        # A call that is made again takes a core and the cells of a slide: one at a time.
+        self._rescoring = threading.Lock()
 
     def latest(self) -> dict[str, dict[str, Any]]:
         """What the list shows of the newest review of each slide that has one."""
-        return {
-            slide_id: {key: found[key] for key in ("verdict", "score", "reviewer", "time")}
-            for slide_id, found in ((name, _plain(review)) for name, review in self._journal.latest().items())
-        }
+        found = {}
+        for slide_id, review in self._journal.latest().items():
+            listed = self._run.find(slide_id)
+            found[slide_id] = _in_short(review, None if listed is None else listed.fingerprint)
+        return found
 
     def of_slide(self, slide_id: str) -> list[dict[str, Any]]:
         """All reviews of a slide, newest first."""
-        return [_plain(review) for review in reversed(self._journal.reviews(slide_id))]
+        return [review.model_dump(mode="json") for review in reversed(self._journal.reviews(slide_id))]
+
+    def latest_of(self, slide_id: str) -> dict[str, Any] | None:
+        """What the list shows of the newest review of a slide."""
+        reviews = self._journal.reviews(slide_id)
+        return _in_short(reviews[-1], self._run.result(slide_id).fingerprint) if reviews else None
 
     def drawn(self, slide_id: str) -> dict[str, Any]:
         """The newest regions that were drawn on a slide, as GeoJSON; empty where there are none."""
         drawn = self._journal.drawn(slide_id)
-        return {"type": "FeatureCollection", "features": []} if drawn is None else dict(drawn.regions)
+        return {"type": "FeatureCollection", "features": []} if drawn is None else drawn.regions
 
     def add(self, slide_id: str, sent: dict[str, Any]) -> dict[str, Any]:
-        """Keep a review.
+        """Sign a review of a slide, on its result as it is now and with the regions in force.
 
         Raises
         ------
-        HTTPException
+        ReviewError
             It is not one.
-        HER2Error
+        JournalError
             It cannot be kept.
         """
-        from pipelines.review.journal import NewReview
-
         review, result = _checked(SentReview, sent), self._run.result(slide_id)
         drawn = self._journal.drawn(slide_id)
-        called = None if result.call is None else result.call.score or result.call.group
-        rescored = None
-        if drawn is not None:
-            call = self.rescore(slide_id, {"regions": dict(drawn.regions)})["call"]
-            rescored = None if call is None else call["score"] or call["group"]
-        try:
-            new = NewReview(
-                slide_id=slide_id,
-                reviewer=review.reviewer or self._run.reviewer,
-                verdict=review.verdict,
-                score=review.score,
-                called=called,
-                reason=review.reason,
-                comment=review.comment,
-                regions=None if drawn is None else drawn.number,
-                rescored=rescored,
-                version=software_version(),
-                model=result.model.name,
-                model_sha256=result.model.sha256,
-                fingerprint=result.fingerprint,
-            )
-        except ValidationError as error:
-            raise HTTPException(422, f"The review cannot be kept: {wrong_fields(error)}.") from error
-        return _plain(self._journal.add_review(new))
+        in_force = drawn if drawn is not None and drawn.regions["features"] else None
+        signed = new_review(
+            slide_id=slide_id,
+            reviewer=review.reviewer or self._run.reviewer,
+            verdict=review.verdict,
+            score=review.score,
+            called=_called(result.call),
+            reason=review.reason,
+            comment=review.comment,
+            regions=None if in_force is None else in_force.number,
+            rescored=None if in_force is None else self._called_with(slide_id, in_force.regions),
+            version=software_version(),
+            model=result.model.name,
+            model_sha256=result.model.sha256,
+            fingerprint=result.fingerprint,
+        )
+        return self._journal.add_review(signed).model_dump(mode="json")
 
     def rescore(self, slide_id: str, sent: dict[str, Any]) -> dict[str, Any]:
-        """The call as it would be with drawn regions; nothing is written."""
-        from pipelines.review.rescoring import rescore
+        """The call as it would be with drawn regions; nothing is written.
 
-        regions = parse_regions(_checked(SentRegions, sent).regions)
-        result, config = self._run.result(slide_id), self._run.config()
-        with self._computing:
-            rescored = rescore(self._run.folder(slide_id), result, config, regions, config.regions.names)
-        return _plain(rescored)
+        Raises
+        ------
+        RegionsError
+            They cannot be used.
+        StoreError
+            What the run kept of the slide cannot be read.
+        """
+        regions = _checked(SentRegions, sent).regions
+        return self._rescored(slide_id, regions).model_dump(mode="json")
 
-    def draw(self, slide_id: str, sent: dict[str, Any]) -> int:
-        """Keep drawn regions, which are then those in force; their number."""
+    def draw(self, slide_id: str, sent: dict[str, Any]) -> dict[str, Any]:
+        """Keep drawn regions, which are then those in force.
+
+        Raises
+        ------
+        RegionsError, ReviewError
+            They cannot be used.
+        JournalError
+            They cannot be kept.
+        """
         drawn = _checked(SentRegions, sent)
-        parse_regions(drawn.regions)
-        return self._journal.add_drawn(slide_id, drawn.regions, drawn.reviewer or self._run.reviewer)
+        return {"number": self._journal.add_drawn(slide_id, drawn.regions, drawn.reviewer or self._run.reviewer)}
 
     def reviews_csv(self) -> str:
         """All reviews as a table."""
-        from pipelines.review.exports import write_reviews_csv
-
         stream = io.StringIO()
-        write_reviews_csv(stream, self._journal.reviews())
+        fingerprints = {listed.row.slide_id: listed.fingerprint for listed in self._run.listed()}
+        write_reviews_csv(stream, self._journal.reviews(), fingerprints)
         return stream.getvalue()
 
     def truth_csv(self) -> str:
-        """What the reviewers say, as `evaluate` and `calibrate` take a truth."""
-        from pipelines.review.exports import write_truth
-
+        """The signed scores, as `evaluate` and `calibrate` take a truth."""
         stream = io.StringIO()
         write_truth(stream, self._journal.reviews())
         return stream.getvalue()
+
+    def _called_with(self, slide_id: str, regions: dict[str, Any]) -> str | None:
+        try:
+            return _called(self._rescored(slide_id, regions).call)
+        except HER2Error as error:
+            # What cannot be computed must not keep a review from being signed.
+            _log.warning("%s: signed without a call with the drawn regions. %s", slide_id, error)
+            return None
+
+    def _rescored(self, slide_id: str, regions: dict[str, Any]) -> Rescored:
+        drawn = parse_drawn(regions)
+        with self._rescoring:
+            return rescore(self._run.folder(slide_id), self._run.result(slide_id), drawn)
+
+
+def _in_short(review: Review, fingerprint: str | None) -> dict[str, Any]:
+    return {
+        "verdict": review.verdict,
+        "score": review.score,
+        "reviewer": review.reviewer,
+        "time": review.time,
+        "current": fingerprint is not None and review.is_of(fingerprint),
+    }
+
+
+def _called(call: SlideCall | RescoredCall | None) -> str | None:
+    return None if call is None else call.score or call.group
 
 
 def _checked(form: type[_Form], sent: dict[str, Any]) -> _Form:
     try:
         return form.model_validate(sent)
     except ValidationError as error:
-        raise HTTPException(422, f"The request cannot be used: {wrong_fields(error)}.") from error
-
-
-def _plain(found: Any) -> dict[str, Any]:
-    """A model or dataclass as what JSON holds."""
-    described: dict[str, Any] = TypeAdapter(type(found)).dump_python(found, mode="json")
-    return described
+        raise ReviewError(f"not a request of these pages: {wrong_fields(error)}") from error

@@ -15,14 +15,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from pipelines.cell_fields import CELL_TABLE
 from pipelines.configuration import RunConfig
 from pipelines.record import RUN_FILE
 from pipelines.results import read_result
+from pipelines.review.exports import run_config
 from pipelines.sources import PARTIAL_FOLDER, SLIDE_SUFFIXES
 from pipelines.steps import STORE
 from wsi_her2.bounded_file import read_bounded
@@ -61,6 +59,8 @@ class Listed:
     Attributes
     ----------
     row : SlideRow
+    fingerprint : str
+        Of its result.
     name : str
         Of the slide's file.
     case : str
@@ -76,6 +76,7 @@ class Listed:
     """
 
     row: SlideRow
+    fingerprint: str
     name: str
     case: str
     stain: str
@@ -241,21 +242,14 @@ class ReviewRun:
 
     def config(self) -> RunConfig:
         """The settings of the newest run into the folder; the defaults where it does not say."""
-        try:
-            return RunConfig.model_validate(self._described().get("config"))
-        except ValidationError:
-            return RunConfig()
+        return run_config(self.output)
 
     def state(self) -> str:
         """'running', 'finished' or 'interrupted', as the newest run into the folder says; '' where it does not."""
-        return str(self._described().get("state", ""))
-
-    def _described(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_bounded(self.output / RUN_FILE, _MAX_RUN_FILE_BYTES))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            return str(json.loads(read_bounded(self.output / RUN_FILE, _MAX_RUN_FILE_BYTES))["state"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return ""
 
     def _own(self, path: Path) -> Path | None:
         """A regular file of the run; a link that leads out of its folder is none."""
@@ -304,7 +298,7 @@ class ReviewRun:
             file, why_not = None, f"The slide could not be opened when it was scored. {row.reason}"
         stain = stain or row.modality
         text = described(row, name=name, case=case, stain=stain, viewable=file is not None)
-        return Listed(row, name, case, stain, file, why_not, text)
+        return Listed(row, result.fingerprint, name, case, stain, file, why_not, text)
 
 
 def described(row: SlideRow, *, name: str, case: str, stain: str, viewable: bool) -> str:
