@@ -26,7 +26,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import uvicorn
 from bench_slides import write_section
 from machine import machine
 
@@ -35,7 +34,7 @@ from pipelines.results import read_result, write_result
 from pipelines.review.access import Access
 from pipelines.review.app import create_app
 from pipelines.review.run_folder import ReviewRun
-from pipelines.review.server import listening_on
+from pipelines.review.server import listening_on, server_of
 from pipelines.review.tiles import TileGrid
 from wsi_her2.scoring.result import SlideResult
 
@@ -156,7 +155,7 @@ def serve(run: Path, tile_px: int) -> None:
     with listening_on("127.0.0.1", 0) as listening:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         app = create_app(ReviewRun(run), Access.to("127.0.0.1"), tile_px=tile_px)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        server_of(app).run(sockets=[listening])
 
 
 def fetch(client: httpx.Client, address: str) -> tuple[float, int]:

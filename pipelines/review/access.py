@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _HEADERS = {
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ANY = frozenset({"0.0.0.0", "::", ""})
+_HOST = re.compile(r"(\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[^:\[\]/@]+))(:\d*)?")
 _READING = frozenset({"GET", "HEAD"})
 
 _STRANGE_HOST = (
@@ -185,10 +187,8 @@ def _same(given: str, kept: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    found = _HOST.fullmatch(host.strip().lower())
+    return (found["number"] or found["name"]) if found is not None else ""
 
 
 def _is_address(name: str) -> bool:

@@ -59,7 +59,7 @@ _WORKLIST, _SLIDE = "worklist.html", "slide.html"
 _LAYER_BYTES = 32 * 2**20
 _TILE_LIMIT_S = 60.0
 _AFTER_FIRST_VIEW_S = 5.0
-_REVIEW_BYTES, _REGIONS_BYTES = 32_000, 8_000_000
+_REVIEW_BYTES, _REGIONS_BYTES = 64_000, 8_000_000
 
 if TYPE_CHECKING:
     from wsi_her2.slides.store import PatchStore
@@ -328,15 +328,11 @@ class _Pages:
     # What several of these need.
 
     def _listed(self, request: Request) -> Listed:
-        slide_id = request.path_params["slide_id"]
-        found = self._run.find(slide_id)
-        if found is None:
-            raise HTTPException(404, f"The run has no slide {slide_id!r}.")
-        return found
+        return self._run.find(request.path_params["slide_id"])
 
     def _key(self, slide_id: str) -> tuple[str, str]:
-        listed = self._run.find(slide_id)
-        return slide_id, "" if listed is None else listed.fingerprint
+        """What stands for a slide and its result: what was kept of another result is not of this one."""
+        return slide_id, self._run.find(slide_id).fingerprint
 
     def _layer(self, request: Request, name: str, make: Callable[[PatchStore], bytes]) -> bytes:
         """Something made of a slide's store, which is made once."""

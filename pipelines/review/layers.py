@@ -32,8 +32,8 @@ from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask
 
 REFUSED_REASONS = ("unreadable", *FAULTS, "not_counted")
-"""Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none by the limits that
-are known, where a result does not tell those it was made with."""
+"""Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none by the limits
+that are known, where a result does not tell those it was made with."""
 
 NO_LABEL = NO_REASON = 255
 

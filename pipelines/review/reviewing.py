@@ -64,11 +64,9 @@ class Reviewing:
 
     def latest(self) -> dict[str, dict[str, Any]]:
         """What the list shows of the newest review of each slide that has one."""
-        found = {}
-        for slide_id, review in self._journal.latest().items():
-            listed = self._run.find(slide_id)
-            found[slide_id] = _in_short(review, None if listed is None else listed.fingerprint)
-        return found
+        now = {listed.row.slide_id: listed.fingerprint for listed in self._run.listed()}
+        newest = self._journal.latest()
+        return {slide_id: _in_short(review, now.get(slide_id)) for slide_id, review in newest.items()}
 
     def of_slide(self, slide_id: str) -> list[dict[str, Any]]:
         """All reviews of a slide, newest first."""

@@ -116,7 +116,7 @@ class ReviewRun:
         self._folder_state: tuple[int, ...] = ()
         self._looked = -_LOOK_AGAIN_S
         self._generation = 0
-        self._results: OrderedDict[str, tuple[tuple[int, int], SlideResult]] = OrderedDict()
+        self._results: OrderedDict[str, tuple[Listed, SlideResult]] = OrderedDict()
         self._look()
         if not self._listed:
             raise ConfigurationError(f"{output}: no results here; give the folder that `wsi-her2 score -o` wrote")
@@ -136,20 +136,31 @@ class ReviewRun:
         """Their rows, in the same order."""
         return [slide.row for slide in self.listed()]
 
-    def find(self, slide_id: str) -> Listed | None:
-        """A slide by its identifier; None where the run has none of it."""
+    def find(self, slide_id: str) -> Listed:
+        """A slide by its identifier.
+
+        Raises
+        ------
+        SlideNotFound
+            The run has none of it, or no longer.
+        """
         self._look()
-        return self._listed.get(slide_id)
+        found = self._listed.get(slide_id)
+        if found is None:
+            raise SlideNotFound(
+                f"The run has no slide {slide_id!r}, or no longer: the list shows those that it has."
+            )
+        return found
 
     def neighbours(self, slide_id: str) -> tuple[str | None, str | None]:
-        """The slides before and after one."""
+        """The slides before and after one; None where there is none."""
         names = list(self._listed)
-        at = names.index(slide_id)
-        return (names[at - 1] if at else None), (names[at + 1] if at + 1 < len(names) else None)
+        at = names.index(slide_id) if slide_id in names else len(names)
+        return (names[at - 1] if 0 < at < len(names) else None), (names[at + 1] if at + 1 < len(names) else None)
 
     def companions(self, slide_id: str) -> list[Listed]:
         """The same case in another stain."""
-        own = self._listed[slide_id]
+        own = self.find(slide_id)
         return [other for other in self._listed.values() if other.case == own.case and other.stain != own.stain]
 
     def folder(self, slide_id: str) -> Path:
@@ -157,31 +168,29 @@ class ReviewRun:
 
         Raises
         ------
-        KeyError
-            The run has no such slide.
+        SlideNotFound
         """
-        return self.output / self._listed[slide_id].row.slide_id
+        return self.output / self.find(slide_id).row.slide_id
 
     def result(self, slide_id: str) -> SlideResult:
         """All that is known of a slide.
 
         Raises
         ------
-        KeyError
-            The run has no such slide, or no longer.
+        SlideNotFound
         """
-        self._look()
-        seen = self._seen[slide_id]
+        listed = self.find(slide_id)
         with self._lock:
             kept = self._results.get(slide_id)
-            if kept is not None and kept[0] == seen:
+            # Another one is listed as soon as the slide was scored again.
+            if kept is not None and kept[0] is listed:
                 self._results.move_to_end(slide_id)
                 return kept[1]
         result = read_result(self.folder(slide_id))
         if result is None:
-            raise KeyError(slide_id)
+            raise SlideNotFound(f"{slide_id}: its results are no longer there. Look at the list again.")
         with self._lock:
-            self._results[slide_id] = (seen, result)
+            self._results[slide_id] = listed, result
             while len(self._results) > _RESULTS_KEPT:
                 self._results.popitem(last=False)
         return result
@@ -191,12 +200,10 @@ class ReviewRun:
 
         Raises
         ------
-        KeyError
-            The run has no such slide.
         SlideError
-            The file has gone, cannot be read, or is another slide.
+            The run has no such slide, or the file has gone, cannot be read, or is another slide.
         """
-        listed, reader = self._listed[slide_id], self.result(slide_id).reader
+        listed, reader = self.find(slide_id), self.result(slide_id).reader
         if listed.file is None or reader is None:
             raise SlideNotFound(listed.why_not)
         slide = open_slide(listed.file, mpp=reader.mpp, backend=reader.backend)
@@ -209,7 +216,7 @@ class ReviewRun:
         return slide
 
     def file(self, slide_id: str, name: str) -> Path | None:
-        """A file of a slide's folder; None where there is none of that name or it lies elsewhere.
+        """A file of a slide's folder; None where there is none of that name, or it lies elsewhere.
 
         Parameters
         ----------
@@ -217,9 +224,7 @@ class ReviewRun:
         name : str
             One of `FILES`.
         """
-        if name not in FILES or slide_id not in self._listed:
-            return None
-        return self._own(self.folder(slide_id) / name)
+        return self._own(self.folder(slide_id) / name) if name in FILES else None
 
     def page(self, name: str) -> Path | None:
         """A file of the run itself; None where there is none or it lies elsewhere."""

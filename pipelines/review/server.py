@@ -10,9 +10,14 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_her2.errors import ConfigurationError
 from wsi_her2.models.extras import need
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 _GRACE_S = 3
 """For answers that are on their way when the server is ended."""
@@ -73,8 +78,6 @@ def _serve(
     open_browser: bool,
     say: Callable[[str], None],
 ) -> None:
-    import uvicorn
-
     from pipelines.review.access import Access, is_loopback
     from pipelines.review.app import create_app
     from pipelines.review.run_folder import ReviewRun
@@ -91,15 +94,22 @@ def _serve(
             say("Whoever has this address sees the slides and can review. What is sent is not encrypted.")
         if open_browser and _has_screen():
             webbrowser.open(address)
-        settings = uvicorn.Config(
-            app,
-            log_level="warning",
-            # Its lines would hold the token.
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-        uvicorn.Server(settings).run(sockets=[listening])
+        server_of(app).run(sockets=[listening])
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """What takes the connections for an application."""
+    import uvicorn
+
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        # Its lines would hold the token.
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    return uvicorn.Server(settings)
 
 
 def listening_on(host: str, port: int) -> socket.socket:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from rich.console import Console
 
 from pipelines.configuration import load_config
 from pipelines.review.access import Access
 from pipelines.review.app import create_app
 from pipelines.review.run_folder import ReviewRun
+from pipelines.review.server import listening_on, server_of
 from pipelines.run import score
 from wsi_her2.phantom import PhantomSpec, render_phantom
 
@@ -99,10 +98,8 @@ def client(review_run: Path) -> Iterator[httpx.Client]:
 @contextmanager
 def serving(run: ReviewRun, access: Access) -> Iterator[str]:
     """The address of a server in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        config = uvicorn.Config(create_app(run, access), log_level="warning", access_log=False)
-        server = uvicorn.Server(config)
+    with listening_on("127.0.0.1", 0) as listening:
+        server = server_of(create_app(run, access))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         _wait_for(lambda: server.started, 60)
