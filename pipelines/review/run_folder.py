@@ -387,7 +387,7 @@ class _Moved:
             where = locate(recorded)
         except HER2Error as error:
             return None, str(error)
-        found = self._by_name.get(where.name, [])
+        found = self._by_name.get(where.name) or self._by_name.get(_file_name(recorded), [])
         if len(found) > 1:
             found = _most_alike(where, found)
         if len(found) > 1:
