@@ -115,7 +115,8 @@ def create_app(run: ReviewRun, access: Access, *, tile_px: int = TILE_PX) -> ASG
         exception_handlers={
             HTTPException: explain_status,
             HER2Error: explain_error,
-            Exception: explain_failure,
+            # A handler for Exception would answer and then raise it again, which ends the connection.
+            BaseException: explain_failure,
         },
         lifespan=lifespan,
     )
