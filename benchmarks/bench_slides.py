@@ -65,7 +65,9 @@ def draw_field(folder: Path, seed: int = 77) -> Path:
     return path
 
 
-def write_section(folder: Path, name: str, tissue_mm: float, slide_mm: float, workers: int) -> Path:
+def write_section(
+    folder: Path, name: str, tissue_mm: float, slide_mm: float, workers: int, height_mm: float | None = None
+) -> Path:
     """Write a slide as a scanner does that stores every other level: 1, 4, 16; a slide that is there is kept.
 
     Parameters
@@ -77,15 +79,18 @@ def write_section(folder: Path, name: str, tissue_mm: float, slide_mm: float, wo
         Sides of the tissue and of the slide.
     workers : int
         Processes.
+    height_mm : float, optional
+        Of the slide, where it is no square: what lies below is left out.
     """
     path = folder / f"{name}.tif"
     if path.exists():
         return path
     tissue_px, slide_px = round(tissue_mm * 1000 / MPP), round(slide_mm * 1000 / MPP)
+    height_px = slide_px if height_mm is None else round(height_mm * 1000 / MPP)
     section = Section(draw_field(folder), tissue_px, slide_px)
     levels = 1 + 2 * max(0, math.ceil(math.log(slide_px / 2500, 4)))
     dense = write_pyramid(
-        folder / f"{name}-dense.tif", slide_px, slide_px, section, mpp=MPP, levels=levels, workers=workers
+        folder / f"{name}-dense.tif", slide_px, height_px, section, mpp=MPP, levels=levels, workers=workers
     )
     _every_other_level(dense, path)
     dense.unlink()

@@ -236,6 +236,36 @@ def report(
 
 
 @app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(help="Name or number to listen on; beyond this machine a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 0,
+    token: Annotated[str | None, typer.Option(help="What a browser has to show; made up where needed.")] = None,
+    slides: Annotated[
+        Path | None, typer.Option(help="Folder in which slides lie that were moved since they were scored.")
+    ] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Name that reviews carry; yours by default.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the pages in a browser.")] = True,
+) -> None:
+    """Look at a run's slides and review their calls in a browser, until Ctrl-C."""
+    from pipelines.review.server import serve
+
+    with _errors_explained(), _ended_in_order():
+        serve(
+            folder,
+            host=host,
+            port=port,
+            token=token,
+            slides=slides,
+            reviewer=reviewer,
+            open_browser=browser,
+            say=typer.echo,
+        )
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
     what: Annotated[

@@ -39,7 +39,19 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["score", "demo", "info", "tissue", "report", "doctor", "phantom", "train", "models list", "models show"],
+    [
+        "score",
+        "demo",
+        "info",
+        "tissue",
+        "report",
+        "view",
+        "doctor",
+        "phantom",
+        "train",
+        "models list",
+        "models show",
+    ],
 )
 def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     shown = cli(*command.split(), "--help")

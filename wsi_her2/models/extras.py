@@ -16,6 +16,8 @@ EXTRA_OF = {
     "onnx": "torch",
     "onnxscript": "torch",
     "openvino": "openvino",
+    "starlette": "view",
+    "uvicorn": "view",
 }
 """The extra of this package that brings each optional package."""
 

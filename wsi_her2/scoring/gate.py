@@ -142,9 +142,42 @@ def failing_patches(quality: Float32, modality: str, limits: GateLimits) -> Flag
         False for rows with NaN: what was not read did not fail.
     """
     failing = np.zeros(len(quality), bool)
-    for faulty in _faults(quality, modality, limits).values():
+    for faulty in faults_of_patches(quality, modality, limits).values():
         failing |= faulty
     return failing
+
+
+FAULTS = ("noise", "out_of_focus", "covered", "colour")
+"""What can be wrong with a patch; a patch may have several."""
+
+
+def faults_of_patches(quality: Float32, modality: str, limits: GateLimits) -> dict[str, Flags]:
+    """Which patches have which fault.
+
+    Parameters
+    ----------
+    quality : float32 N x 7
+        From `measure_quality`.
+    modality : {'ihc', 'he'}
+        What the classifier expects; only on IHC a colour can be wrong.
+    limits : GateLimits
+
+    Returns
+    -------
+    dict of str to bool N
+        By fault, of `FAULTS`. Comparisons with NaN are false, so what was not measured has none.
+    """
+    column = _columns(quality)
+    faults = {
+        "noise": column["focus"] > limits.max_focus,
+        "out_of_focus": (column["focus"] < limits.min_focus) | (column["coarseness"] > limits.max_coarseness),
+        "covered": column["veil"] > limits.max_veil,
+    }
+    if modality == "ihc":
+        eosin = column["eosin_share"] > limits.max_eosin_share
+        foreign = column["foreign_share"] > limits.max_foreign_share
+        faults["colour"] = (eosin | foreign) & (column["stained_share"] > _LEAST_STAINED)
+    return faults
 
 
 def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[GateReason]:
@@ -161,7 +194,7 @@ def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[Ga
     measured = quality[~np.isnan(quality).any(axis=1)]
     if len(measured) == 0:
         return []
-    faults = _faults(measured, modality, limits)
+    faults = faults_of_patches(measured, modality, limits)
     shares = {code: float(faulty.mean()) for code, faulty in faults.items()}
     structure = float(np.median(_columns(measured)["structure"]))
     reasons = []
@@ -169,7 +202,7 @@ def gate_quality(quality: Float32, modality: str, limits: GateLimits) -> list[Ga
         reasons.append(
             GateReason("noise", "the image is noise rather than tissue", structure, limits.min_structure)
         )
-    for code, message in _FAULTS.items():
+    for code, message in _MOSTLY.items():
         if shares[code] > limits.max_failed_share and code not in [reason.code for reason in reasons]:
             reasons.append(GateReason(code, message, shares[code], limits.max_failed_share))
     reasons += _gate_colours(measured, modality, limits)
@@ -192,8 +225,8 @@ def _gate_colours(measured: Float32, modality: str, limits: GateLimits) -> list[
     Patches with another fault are left out, because ink has a colour as well; medians, because a few patches under
     ink carry more of what is stained than all of a pale slide.
     """
-    faults = _faults(measured, modality, limits)
-    faulty = np.logical_or.reduce([faults[code] for code in _FAULTS])
+    faults = faults_of_patches(measured, modality, limits)
+    faulty = np.logical_or.reduce([faults[code] for code in _MOSTLY])
     column = _columns(measured)
     judged = ~faulty & (column["stained_share"] > _LEAST_STAINED)
     if not judged.any():
@@ -230,27 +263,12 @@ def _gate_colours(measured: Float32, modality: str, limits: GateLimits) -> list[
     return reasons
 
 
-_FAULTS = {
+_MOSTLY = {
     "noise": "most patches are noise rather than tissue: look at the heatmap",
     "out_of_focus": "most patches are out of focus: scan the slide again",
     "covered": "ink or something else lies over most of the tissue: clean the slide and scan it again",
 }
 """What is wrong with patches whatever their stain, as a reason says it when most patches have it."""
-
-
-def _faults(quality: Float32, modality: str, limits: GateLimits) -> dict[str, Flags]:
-    """Patches with each fault. Comparisons with NaN are false, so what was not measured has none."""
-    column = _columns(quality)
-    faults = {
-        "noise": column["focus"] > limits.max_focus,
-        "out_of_focus": (column["focus"] < limits.min_focus) | (column["coarseness"] > limits.max_coarseness),
-        "covered": column["veil"] > limits.max_veil,
-    }
-    if modality == "ihc":
-        eosin = column["eosin_share"] > limits.max_eosin_share
-        foreign = column["foreign_share"] > limits.max_foreign_share
-        faults["colour"] = (eosin | foreign) & (column["stained_share"] > _LEAST_STAINED)
-    return faults
 
 
 def _columns(quality: Float32) -> dict[str, npt.NDArray[np.float64]]:

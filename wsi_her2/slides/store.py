@@ -267,7 +267,7 @@ class PatchStore:
             np.asarray(images["rgb"], np.uint8),
             np.asarray(images["unreadable"], bool),
             float(attributes["mpp"]),
-            self._overview_box(),
+            self.overview_box,
         )
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
@@ -280,9 +280,11 @@ class PatchStore:
         array = self._array("overview/picture")
         rgb = np.asarray(array[:], np.uint8)
         mpp: Any = array.attrs["mpp"]
-        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self._overview_box())
+        return Overview(rgb, np.zeros(rgb.shape[:2], bool), float(mpp), self.overview_box)
 
-    def _overview_box(self) -> Box:
+    @property
+    def overview_box(self) -> Box:
+        """The part of the slide that the kept overview shows, level-0 pixels."""
         attributes: dict[str, Any] = dict(self._group["overview"].attrs)
         return Box(*(int(value) for value in attributes["box"]))
 
@@ -306,6 +308,18 @@ class PatchStore:
                 places: Any = array.attrs["xy"]
                 patches = np.asarray(array[:], np.uint8)
                 kept[name] = [(int(x), int(y), rgb) for (x, y), rgb in zip(places, patches, strict=True)]
+        return kept
+
+    def example_places(self) -> dict[str, list[tuple[int, int]]]:
+        """Where the patches lie that `write_examples` kept, in the order of the classes."""
+        if "examples" not in self._group:
+            return {}
+        kept = {}
+        for name in self.classes:
+            key = f"examples/{name.replace('+', 'plus')}"
+            if key in self._group:
+                places: Any = self._array(key).attrs["xy"]
+                kept[name] = [(int(x), int(y)) for x, y in places]
         return kept
 
     def write_cell_views(self, views: Sequence[tuple[int, int, RGB]]) -> None:
