@@ -7,6 +7,7 @@ import pytest
 
 from tests.reports.conftest import summary_of
 from wsi_her2.reports.heatmap import draw_layer
+from wsi_her2.reports.slide_content import slide_content
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.gate import GateReason
@@ -40,7 +41,8 @@ class Page(HTMLParser):
 def report(scored, tmp_path):
     def write(result, examples=None, **more):
         layer = draw_layer(scored.mask, scored.store, scored.classes)
-        write_slide_report(tmp_path / "report.html", result, scored.mask, layer, examples or {}, **more)
+        content = slide_content(result, scored.mask, layer, examples or {}, **more)
+        write_slide_report(tmp_path / "report.html", content)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -141,7 +143,7 @@ def test_the_reasons_of_the_gate_have_measured_value_and_limit(scored, make_resu
         call=None,
         gate=(GateReason("out_of_focus", "blurred", 0.0712, 0.11),),
     )
-    write_slide_report(tmp_path / "r.html", result, scored.mask, None, {})
+    write_slide_report(tmp_path / "r.html", slide_content(result, scored.mask, None, {}))
     text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert "Not assessable No score is given" in text
     assert "blurred (out_of_focus) 0.0712 0.11" in text
@@ -157,7 +159,7 @@ def test_a_failed_slide_has_a_report_with_its_reason(make_result, tmp_path):
         white_point=None,
         stain=None,
     )
-    write_slide_report(tmp_path / "r.html", failed, None, None, {})
+    write_slide_report(tmp_path / "r.html", slide_content(failed, None, None, {}))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "cannot be opened: copy it again" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]

@@ -16,6 +16,7 @@ EXTRA_OF = {
     "onnx": "torch",
     "onnxscript": "torch",
     "openvino": "openvino",
+    "reportlab": "pdf",
 }
 """The extra of this package that brings each optional package."""
 
