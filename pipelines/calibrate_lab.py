@@ -11,13 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from pipelines.calling import called_from_cells, confusion_of
 from pipelines.cell_fields import cells_of_patch
 from pipelines.configuration import RunConfig, load_config
 from pipelines.fingerprint import software_version
 from pipelines.lab_profiles import profiles_folder
 from pipelines.run import resolve_classifier
 from pipelines.sources import SLIDE_SUFFIXES
-from pipelines.steps import called_from_cells, confusion_of
 from wsi_her2.cells.field import CellCutoffs, CellSettings
 from wsi_her2.cells.scale import CellStrengths, percentages_at, strengths_of
 from wsi_her2.errors import LabProfileError, OutputError, SlideReadError

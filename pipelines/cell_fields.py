@@ -7,13 +7,16 @@ part; a part is one task and one file, so that interrupted work goes on where it
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.configuration import CellRunSettings, RunConfig
-from wsi_her2.cells.field import CellCutoffs, Cells, CellSettings, grade_cells, measure_cells
+from pipelines.configuration import CellRunSettings
+from wsi_her2.cells.field import Cells, CellSettings, grade_cells, measure_cells
 from wsi_her2.cells.scale import least_surround
 from wsi_her2.cells.summary import CellSummary, summarise_cells, tried_scales
 from wsi_her2.cells.table import join_parts, rows_of, surroundings, write_part
@@ -22,7 +25,7 @@ from wsi_her2.models.classifier import OTHER
 from wsi_her2.reports.patches import gives_shares
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.proportions import main_classes
-from wsi_her2.scoring.rule import Thresholds
+from wsi_her2.scoring.settings import CallSettings
 from wsi_her2.slides.grid import PatchGrid
 from wsi_her2.slides.slide import Slide
 from wsi_her2.slides.stain import StainCorrection
@@ -125,73 +128,109 @@ def cells_of_patch(
     return cells.where(within), places[within]
 
 
-def count_cells(
-    folder: Path,
-    store: PatchStore,
-    config: RunConfig,
-    thresholds: Thresholds,
-    *,
-    cutoffs: CellCutoffs,
-    scale_deviation: float,
-    mpp: float,
-    tumour_patches: int,
-) -> CellSummary | None:
-    """Add the parts up and write the slide's table of cells.
+@dataclass(frozen=True, eq=False)
+class FieldCells:
+    """The cells of a slide, or of a part of it, and where they were looked for.
+
+    Attributes
+    ----------
+    rows : int64 F
+        Rows of the patches that were looked at, ascending. A cell is of one of them.
+    within : float64 F
+        How much of each patch belongs to what is to be counted, 0 to 1.
+    columns : iterable of dict of str to array
+        Columns of the table of cells, some thousands of cells at a time.
+    """
+
+    rows: Rows
+    within: npt.NDArray[np.float64]
+    columns: Iterable[Mapping[str, npt.NDArray[Any]]]
+
+
+def joined_cells(folder: Path, tumour_surround: float) -> FieldCells | None:
+    """The cells of all parts, which become the slide's table as they are taken.
 
     Parameters
     ----------
     folder : pathlib.Path
         Of the slide; see `drop_parts`.
+    tumour_surround : float
+        See `CellRunSettings`.
+
+    Returns
+    -------
+    FieldCells or None
+        None where cells were not measured.
+    """
+    if not (folder / _PARTS / _ROWS).exists():
+        return None
+    rows: Rows = np.load(folder / _PARTS / _ROWS)
+
+    def columns() -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        parts = sorted((folder / _PARTS).glob("part-*.parquet"))
+        yield from join_parts(parts, folder / CELL_TABLE, least_surround(surroundings(parts), tumour_surround))
+
+    return FieldCells(rows, np.ones(len(rows)), columns())
+
+
+def count_cells(
+    cells: FieldCells,
+    store: PatchStore,
+    settings: CallSettings,
+    *,
+    mpp: float,
+    n_patches: int,
+    tumour_patches: int,
+) -> CellSummary | None:
+    """Count cells by class, on each of the DAB scales that a slide may have.
+
+    Parameters
+    ----------
+    cells : FieldCells
     store : PatchStore
-    config : RunConfig
-    thresholds : Thresholds
-        Of the rule.
-    cutoffs : CellCutoffs
-        With which the cells were measured.
-    scale_deviation : float
-        Of the slide's DAB scale, natural logarithm.
+    settings : CallSettings
+        With how cells are counted.
     mpp : float
         Of level 0.
-    tumour_patches : int
-        On the slide.
+    n_patches, tumour_patches : int
+        Patches that were scored where the cells are, and of these tumour.
 
     Returns
     -------
     CellSummary or None
-        None where cells were not measured, or too few were found to speak of percentages.
+        None where too few were found to speak of percentages, or they are not to be counted.
     """
-    if config.cells.mode == "none" or not (folder / _PARTS / _ROWS).exists():
+    counting = settings.counting
+    if counting is None:
         return None
-    rows: Rows = np.load(folder / _PARTS / _ROWS)
-    parts = sorted((folder / _PARTS).glob("part-*.parquet"))
-    around = surroundings(parts)
-    least = least_surround(around, config.cells.tumour_surround)
-    block_of_patch = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
-    block_of_patch[rows] = spatial_blocks(store.xy[rows], mpp, config.confidence.block_um)
-    scales = tried_scales(scale_deviation)
+    block_of_patch = np.zeros(int(cells.rows.max(initial=-1)) + 1, np.int64)
+    block_of_patch[cells.rows] = spatial_blocks(store.xy[cells.rows], mpp, settings.block_um)
+    scales = tried_scales(counting.scale_deviation)
     counts = np.zeros((len(scales), int(block_of_patch.max(initial=0)) + 1, 4))
-    for part in join_parts(parts, folder / CELL_TABLE, least):
+    nuclei = 0
+    for part in cells.columns:
         tumour = part["tumour"]
+        nuclei += len(tumour)
         blocks = block_of_patch[part["patch"][tumour]]
         measures = ("strength", "complete_strength", "contrast", "blush")
         strength, complete_strength, contrast, blush = (part[name][tumour] for name in measures)
         for of_scale, scale in zip(counts, scales.tolist(), strict=True):
-            grades = grade_cells(strength, complete_strength, contrast, blush, cutoffs, scale)
+            grades = grade_cells(strength, complete_strength, contrast, blush, counting.cutoffs, scale)
             np.add.at(of_scale, (blocks, grades), 1)
     held = counts[0].sum(axis=1) > 0
-    if counts[0].sum() < config.cells.min_cells:
+    if counts[0].sum() < counting.min_cells:
         return None
     return summarise_cells(
         counts[:, held],
-        len(around),
-        thresholds,
-        scale_deviation=scale_deviation,
-        sampling=config.cells.mode,
-        patches=len(rows),
-        measured_mm2=len(rows) * (store.grid.patch_px0 * mpp / 1000) ** 2,
-        n_patches=int((~np.isnan(store.probabilities).any(axis=1)).sum()),
+        nuclei,
+        settings.thresholds,
+        scale_deviation=counting.scale_deviation,
+        sampling=counting.sampling,
+        patches=int((cells.within > 0).sum()),
+        measured_mm2=float(cells.within.sum()) * (store.grid.patch_px0 * mpp / 1000) ** 2,
+        n_patches=n_patches,
         tumour_patches=tumour_patches,
-        temperature=config.confidence.temperature,
+        temperature=settings.temperature,
     )
 
 

@@ -75,6 +75,14 @@ class SamplingMode(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class RunExport(StrEnum):
+    """What `export` writes; the keys of `pipelines.export.EXPORTS`."""
+
+    REVIEWS = "reviews"
+    TRUTH = "truth"
+    REGIONS = "regions"
+
+
 class ExportFormat(StrEnum):
     """Formats of other runtimes."""
 
@@ -225,6 +233,38 @@ def report(
     with _errors_explained():
         page, count = rebuild_reports(folder)
     typer.echo(f"{count} slides: {page}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
+    what: Annotated[
+        RunExport,
+        typer.Argument(
+            help="reviews: a CSV of all. truth: a table for `evaluate` and `calibrate`, of the scores that were "
+            "signed. regions: GeoJSON of the regions that were drawn, for `score --roi`.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.", show_default=False)],
+    reviewer: Annotated[
+        str | None, typer.Option(help="Only what this reviewer signed (reviews, truth) or drew (regions).")
+    ] = None,
+    consensus: Annotated[
+        bool, typer.Option("--consensus", help="truth: only scores that most of a slide's reviewers gave.")
+    ] = False,
+) -> None:
+    """Write what a run holds in a form that other programs take."""
+    from pipelines.export import ExportOptions
+    from pipelines.export import export as run_export
+
+    with _errors_explained():
+        exported = run_export(folder, what.value, output, ExportOptions(reviewer, consensus))
+    for note in exported.notes:
+        typer.echo(f"wsi-her2: {note}", err=True)
+    typer.echo(f"{exported.written}: {exported.path}")
+    if exported.then:
+        typer.echo(f"Next: {exported.then}")
 
 
 @app.command()

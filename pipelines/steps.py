@@ -15,24 +15,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.cell_fields import choose_fields, count_cells, drop_parts, measure_fields, pending_parts, plan_parts
+from pipelines.calling import call_settings, call_store, cell_cutoffs, percentages_of, tumour_patches
+from pipelines.cell_fields import (
+    choose_fields,
+    drop_parts,
+    joined_cells,
+    measure_fields,
+    pending_parts,
+    plan_parts,
+)
 from pipelines.configuration import RunConfig
 from pipelines.fingerprint import slide_fingerprint, software_version
 from pipelines.results import partial_folder, publish, read_result, write_json, write_result
 from pipelines.sampling import Assessment, assess_sample, block_edge
 from pipelines.slide_files import write_slide_files
-from wsi_her2.cells.field import CellCutoffs, CellSettings
-from wsi_her2.cells.summary import CellSummary
+from wsi_her2.cells.field import CellSettings
 from wsi_her2.errors import (
     ClassifierError,
-    ConfigurationError,
     LabProfileError,
     RegionsError,
     SlideChanged,
@@ -41,16 +46,12 @@ from wsi_her2.errors import (
     SlideUnreachable,
     StoreError,
 )
-from wsi_her2.models.classifier import OTHER, PatchClassifier
-from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
-from wsi_her2.scoring.call import SlideCall, call_slide, tumour_classes_of
-from wsi_her2.scoring.confidence import spatial_blocks
-from wsi_her2.scoring.gate import GateReason, failing_patches, gate_overview, gate_patches, gate_quality
-from wsi_her2.scoring.proportions import main_classes
+from wsi_her2.models.classifier import PatchClassifier
+from wsi_her2.models.loading import ClassifierChoice
+from wsi_her2.scoring.call import SlideCall, call_slide
+from wsi_her2.scoring.gate import GateReason, failing_patches, gate_overview, gate_quality
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.scoring.result import ModelInfo, ReaderInfo, SlideResult
-from wsi_her2.scoring.rule import SCORES, Thresholds
-from wsi_her2.scoring.second_opinion import SecondOpinion, Way, compare_calls
 from wsi_her2.slides.blocks import read_block, sample_patches
 from wsi_her2.slides.controls import ControlPiece, find_controls, without_controls
 from wsi_her2.slides.grid import PatchGrid, plan_patches
@@ -405,7 +406,7 @@ def measure_cell_part(task: SlideTask, fingerprint: str, part: int) -> CellsMeas
     """
     started = time.perf_counter()
     job = _open_planned(task, fingerprint)
-    settings = CellSettings(cutoffs=_cutoffs(task.config, _lab(task.lab, task.lab_sha256)))
+    settings = CellSettings(cutoffs=cell_cutoffs(task.config, _lab(task.lab, task.lab_sha256)))
     nuclei = measure_fields(task.partial, part, job.slide, job.store, job.stain, settings)
     return CellsMeasured(nuclei, time.perf_counter() - started)
 
@@ -488,87 +489,46 @@ def _publish(
 def _result_of(
     task: SlideTask, plan: Plan, store: PatchStore, classifier: PatchClassifier, early_reasons: list[GateReason]
 ) -> SlideResult:
-    gate, probabilities, quality = task.config.gate, store.probabilities, store.quality
-    scored = ~np.isnan(probabilities).any(axis=1)
-    # Patches that were read but failed have a quality and no probabilities.
-    readable = ~np.isnan(quality).any(axis=1)
-    sample = _assess_sample(task, store, classifier).sample if _samples(task.config) else None
-    planned = int(store.grid.selected.sum()) if sample is None else sample.patches
-    unreadable = 1.0 - int(readable.sum()) / planned if planned else 0.0
-    tumour_patches = _tumour_patches(probabilities, classifier)
-    reasons = early_reasons or [
-        *gate_quality(quality, classifier.modality, gate),
-        *gate_patches(unreadable, tumour_patches, classifier.trained, gate),
-    ]
     lab = _lab(task.lab, task.lab_sha256)
-    thresholds = _thresholds(task.config.thresholds, lab)
-    call, call_from, cells, second = None, None, None, None
-    if not reasons:
-        call = call_slide(
-            probabilities,
-            classifier.classes,
-            weights=store.tissue,
-            thresholds=thresholds,
-            blocks=spatial_blocks(store.xy, plan.reader.mpp, task.config.confidence.block_um),
-            temperature=task.config.confidence.temperature,
-            **_percentages_of(task.config, classifier),
-        )
-        known = task.config.cells.scale_deviation
-        cells = count_cells(
-            task.partial,
-            store,
-            task.config,
-            thresholds,
-            cutoffs=_cutoffs(task.config, lab),
-            scale_deviation=known.uncalibrated if lab is None else known.calibrated,
-            mpp=plan.reader.mpp,
-            tumour_patches=tumour_patches,
-        )
-        call, call_from, second = _first_and_second(
-            call, cells, called_from_cells(task.config, classifier), task.config.review.margin_points
-        )
+    settings = call_settings(task.config, classifier, lab)
+    cells = None if settings.counting is None else joined_cells(task.partial, task.config.cells.tumour_surround)
+    called = call_store(
+        store,
+        settings,
+        modality=classifier.modality,
+        mpp=plan.reader.mpp,
+        cells=cells,
+        early_reasons=early_reasons,
+    )
     return SlideResult(
         slide_id=task.slide_id,
         path=str(task.path),
-        status="not_assessable" if reasons else "scored",
-        reason="; ".join(str(reason) for reason in reasons),
+        status="not_assessable" if called.reasons else "scored",
+        reason="; ".join(str(reason) for reason in called.reasons),
         modality=classifier.modality,
         model=model_info(classifier),
         version=software_version(),
         fingerprint=plan.fingerprint,
-        call=call,
-        call_from=call_from,
+        call=called.call,
+        call_from=called.call_from,
         calibration="none" if lab is None else f"lab:{lab.name}",
-        thresholds=thresholds if call is not None else None,
-        gate=tuple(reasons),
+        thresholds=settings.thresholds if called.call is not None else None,
+        gate=called.reasons,
         reader=plan.reader,
         white_point=plan.white_point,
         stain=plan.stain,
         regions=plan.regions,
         controls=plan.controls,
         controls_left_out=bool(plan.controls) and task.config.controls.action == "leave_out",
-        cells=cells,
-        second_opinion=second,
-        sample=sample,
-        pct_complete_membrane=None if cells is None else cells.pct_complete_membrane,
-        n_patches=int(scored.sum()),
-        tumour_patches=tumour_patches,
+        cells=called.cells,
+        second_opinion=called.second_opinion,
+        sample=_assess_sample(task, store, classifier).sample if _samples(task.config) else None,
+        pct_complete_membrane=None if called.cells is None else called.cells.pct_complete_membrane,
+        n_patches=called.n_patches,
+        tumour_patches=called.tumour_patches,
         tissue_mm2=plan.tissue_mm2,
-        unreadable_fraction=unreadable,
-    )
-
-
-class _Percentages(TypedDict):
-    """How percentages are made of patches, as `call_slide` takes it."""
-
-    confusion: npt.NDArray[np.float64] | None
-    shares: bool
-
-
-def _percentages_of(config: RunConfig, classifier: PatchClassifier) -> _Percentages:
-    return _Percentages(
-        confusion=confusion_of(config, classifier),
-        shares=classifier.outputs == "shares" and config.percentages != "counts",
+        unreadable_fraction=called.unreadable_fraction,
+        settings=settings,
     )
 
 
@@ -578,48 +538,20 @@ def _samples(config: RunConfig) -> bool:
 
 def _assess_sample(task: SlideTask, store: PatchStore, classifier: PatchClassifier) -> Assessment:
     """Whether what is scored of a slide is enough for its call from patches."""
-    thresholds = _thresholds(task.config.thresholds, _lab(task.lab, task.lab_sha256))
-    weights, made = store.tissue, _percentages_of(task.config, classifier)
+    settings = call_settings(task.config, classifier, _lab(task.lab, task.lab_sha256))
+    weights, made = store.tissue, percentages_of(settings)
 
     def call(
         probabilities: npt.NDArray[np.float32], blocks: npt.NDArray[np.int64], unseen: int
     ) -> SlideCall | None:
-        if _tumour_patches(probabilities, classifier) < task.config.gate.min_tumour_patches:
+        found = tumour_patches(probabilities, classifier.classes, classifier.outputs == "shares")
+        if found < settings.gate.min_tumour_patches:
             return None
         return call_slide(
-            probabilities, classifier.classes, weights, thresholds, blocks=blocks, unseen=unseen, **made
+            probabilities, classifier.classes, weights, settings.thresholds, blocks=blocks, unseen=unseen, **made
         )
 
     return assess_sample(store, call, task.config.sampling.confidence)
-
-
-def _tumour_patches(probabilities: npt.NDArray[np.float32], classifier: PatchClassifier) -> int:
-    scored = probabilities[~np.isnan(probabilities).any(axis=1)]
-    labels = main_classes(scored, classifier.classes, classifier.outputs == "shares")
-    tumour = [index for index, name in enumerate(classifier.classes) if name != OTHER]
-    return int(np.isin(labels, tumour).sum())
-
-
-def _first_and_second(
-    from_patches: SlideCall, cells: CellSummary | None, from_cells: bool, margin_points: float
-) -> tuple[SlideCall, Way, SecondOpinion | None]:
-    """The call of the slide, what it is from, and the call beside it."""
-    if cells is None:
-        return from_patches, "patches", None
-    if from_cells:
-        return cells.call, "cells", compare_calls(cells.call, from_patches, "patches", margin_points)
-    return from_patches, "patches", compare_calls(from_patches, cells.call, "cells", margin_points)
-
-
-def called_from_cells(config: RunConfig, classifier: PatchClassifier) -> bool:
-    """Whether the call is made from counted cells: where that is asked for, and for the membrane scorer.
-
-    The membrane scorer gives each patch one class, which is a poorer answer to a rule over cells than cells are
-    (`docs/cells.md`). A trained classifier was trained for its task, so its own percentages stand.
-    """
-    if tuple(tumour_classes_of(classifier.classes)) != SCORES:
-        return False
-    return config.percentages == "cells" or (config.percentages is None and classifier.name == MEMBRANE)
 
 
 @lru_cache(maxsize=2)
@@ -632,18 +564,6 @@ def _lab(path: Path | None, sha256: str | None) -> LabProfile | None:
     return profile
 
 
-def _cutoffs(config: RunConfig, lab: LabProfile | None) -> CellCutoffs:
-    """Those of the run; a laboratory's own where its profile has some."""
-    return config.cells.cutoffs if lab is None or lab.cell_cutoffs is None else lab.cell_cutoffs
-
-
-def _thresholds(given: Thresholds, lab: LabProfile | None) -> Thresholds:
-    """Those of the run; what a laboratory's negative controls show of false intense staining raises the floor."""
-    if lab is None or lab.intense_floor_pct is None or lab.intense_floor_pct <= given.intense_floor_pct:
-        return given
-    return replace(given, intense_floor_pct=lab.intense_floor_pct)
-
-
 def _within_regions(task: SlideTask, mask: TissueMask) -> tuple[TissueMask, UsedRegions | None]:
     if not task.config.regions.files:
         return mask, None
@@ -653,30 +573,6 @@ def _within_regions(task: SlideTask, mask: TissueMask) -> tuple[TissueMask, Used
             f"{task.path.stem}.geojson, or score it in a run without regions"
         )
     return restrict(mask, task.regions, task.config.regions.names)
-
-
-_SUITABLE = {"classes": "counts", "shares": "corrected"}
-"""How percentages are made where nothing was asked for, by what a classifier's outputs are."""
-
-
-def confusion_of(config: RunConfig, classifier: PatchClassifier) -> npt.NDArray[np.float64] | None:
-    """The matrix by which percentages are corrected (float64 K x K); None where they are not.
-
-    Raises
-    ------
-    ConfigurationError
-        They are to be corrected, but the classifier's matrix was never measured.
-    """
-    suitable = _SUITABLE[classifier.outputs]
-    asked = suitable if config.percentages in (None, "cells") else config.percentages
-    if asked != "corrected":
-        return None
-    if classifier.confusion is None:
-        raise ConfigurationError(
-            f"the confusion matrix of {classifier.name!r} was never measured, so that percentages cannot be "
-            "corrected by it: set percentages to counts or shares"
-        )
-    return np.asarray(classifier.confusion, np.float64)
 
 
 @dataclass(frozen=True, eq=False)

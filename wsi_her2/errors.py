@@ -103,6 +103,14 @@ class OutputError(HER2Error, OSError):
     """Results cannot be written where they were asked for."""
 
 
+class JournalError(HER2Error, OSError):
+    """The journal of reviews cannot be read or written, is none, or is of a newer version."""
+
+
+class ReviewError(HER2Error, ValueError):
+    """A review, or what was drawn with it, is not one that the journal keeps."""
+
+
 class ConfigurationError(HER2Error, ValueError):
     """A configuration file or option is wrong."""
 

@@ -27,9 +27,10 @@ class _Described(Protocol):
 def wrong_fields(error: _Described) -> str:
     """What a validation found wrong: the first fields by name, each with the reason."""
     found = error.errors()
-    said = [
-        f"{shortened('.'.join(map(str, item['loc'])), 100)}: {shortened(item['msg'])}"
-        for item in found[:MOST_FIELDS]
-    ]
+    said = []
+    for item in found[:MOST_FIELDS]:
+        field = shortened(".".join(map(str, item["loc"])), 100)
+        # What is wrong with several fields together belongs to none.
+        said.append(f"{field}: {shortened(item['msg'])}" if field else shortened(item["msg"]))
     more = len(found) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more > 0 else "")

@@ -123,6 +123,15 @@ def tumour_cells(path: Path) -> Iterator[dict[str, list[Any]]]:
             yield {name: columns[name] for name in columns if name != "tumour"}
 
 
+def cell_columns(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Some columns of a slide's table, whole."""
+    table = _read(path, list(names))
+    columns = {name: _numpy(table, name) for name in names if name != "tumour"}
+    if "tumour" in names:
+        columns["tumour"] = _bits(table, "tumour")
+    return columns
+
+
 def _read(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
     import pyarrow.parquet as pq
 
@@ -142,6 +151,14 @@ def _numpy(table: pyarrow.Table, name: str) -> npt.NDArray[Any]:
     """A column of numbers; by way of DLPack for the same reason."""
     chunks = [np.from_dlpack(chunk) for chunk in table[name].chunks]
     return np.concatenate(chunks) if chunks else np.zeros(0, _MEASURED[name])
+
+
+def _bits(table: pyarrow.Table, name: str) -> npt.NDArray[np.bool_]:
+    """A column of truths, which are bits; DLPack does not take them."""
+    import pyarrow as pa
+
+    chunks = [np.from_dlpack(chunk.cast(pa.uint8())) for chunk in table[name].chunks]
+    return np.concatenate([np.zeros(0, np.uint8), *chunks]).astype(bool)
 
 
 def _beside(path: Path) -> Path:

@@ -10,6 +10,7 @@ from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import GateReason
 from wsi_her2.scoring.rule import Thresholds
 from wsi_her2.scoring.second_opinion import SecondOpinion, Way
+from wsi_her2.scoring.settings import CallSettings
 from wsi_her2.slides.controls import ControlPiece
 from wsi_her2.slides.regions import UsedRegions
 from wsi_her2.slides.stain import StainCorrection
@@ -124,6 +125,9 @@ class SlideResult:
         Of slide, configuration, classifier and software; equal fingerprints give equal results.
     version : str
         Of this software.
+    settings : CallSettings or None
+        By what patches and cells became the call; None where the slide failed, and in results of versions that
+        did not keep it.
     timings_s : dict of str to float
         Seconds, the only part that differs between two runs.
     """
@@ -156,6 +160,7 @@ class SlideResult:
     tissue_mm2: float | None = None
     pct_complete_membrane: float | None = None
     unreadable_fraction: float | None = None
+    settings: CallSettings | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @property

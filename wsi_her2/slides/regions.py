@@ -39,6 +39,9 @@ _MAX_NAME = 200
 _FURTHEST_PX = 1_000_000
 """Corners further out are drawn here: OpenCV counts in 32 bits, and no overview is that large."""
 
+_MOST_COMPARISONS = 500_000_000
+"""Of a point with a line of an outline: some seconds."""
+
 Ring = tuple[tuple[float, float], ...]
 
 
@@ -131,25 +134,22 @@ def restrict(
         The file cannot be read, no name in it means anything, or its regions do not touch the slide.
     """
     path, names = Path(path), names or RegionNames()
-    included, excluded, ignored = _sorted_by_name(read_regions(path), names)
+    included, excluded, ignored = sort_by_name(read_regions(path), names)
     if not included and not excluded:
         found = shortened(", ".join(sorted({region.name or "" for region in ignored})))
         raise RegionsError(
             f"{path}: none of the names of its regions ({found}) is one to include ({', '.join(names.include)}) "
             f"or to exclude ({', '.join(names.exclude)}): rename them, or set regions.include and regions.exclude"
         )
-    kept = cover(included, mask.overview) if included else np.ones(mask.tissue.shape, bool)
-    left_out = cover(excluded, mask.overview)
-    if not (kept.any() if included else left_out.any()):
+    if not cover(included or excluded, mask.overview).any():
         raise RegionsError(f"{path}: its regions do not touch the slide; corners must be in level-0 pixels")
-    kept &= ~left_out
+    kept = what_counts(included, excluded, mask.overview)
     used = UsedRegions(path.name, _counted(included), _counted(excluded), _counted(ignored))
     return tissue_mask(mask.tissue & kept, mask.pen & kept, mask.overview, mask.white_point), used
 
 
-def _sorted_by_name(
-    regions: Iterable[Region], names: RegionNames
-) -> tuple[list[Region], list[Region], list[Region]]:
+def sort_by_name(regions: Iterable[Region], names: RegionNames) -> tuple[list[Region], list[Region], list[Region]]:
+    """Regions to score, regions that do not count, and regions whose name says neither."""
     include, exclude = ({_plain(name) for name in group} for group in (names.include, names.exclude))
     sorted_: tuple[list[Region], list[Region], list[Region]] = ([], [], [])
     for region in regions:
@@ -184,14 +184,28 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     path = Path(path)
     try:
         content = json.loads(read_bounded(path, _MAX_BYTES).decode("utf-8-sig"))
-        regions = tuple(_up_to_limits(region for feature in _features(content) for region in _polygons(feature)))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
+        regions = parse_regions(content)
+    except (OSError, ValueError, RecursionError) as failed:
         raise RegionsError(
             f"{path}: not GeoJSON of polygons ({shortened(failed)}); export the annotations again"
         ) from failed
     if not regions:
         raise RegionsError(f"{path}: holds no polygon")
     return regions
+
+
+def parse_regions(content: Any) -> tuple[Region, ...]:
+    """The polygons of GeoJSON that was read already, possibly none; see `read_regions`.
+
+    Raises
+    ------
+    RegionsError
+        It is no GeoJSON.
+    """
+    try:
+        return tuple(_up_to_limits(region for feature in _features(content) for region in _polygons(feature)))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as failed:
+        raise RegionsError(shortened(failed)) from failed
 
 
 def cover(regions: Iterable[Region], overview: Overview) -> npt.NDArray[np.bool_]:
@@ -210,6 +224,52 @@ def cover(regions: Iterable[Region], overview: Overview) -> npt.NDArray[np.bool_
         cv2.fillPoly(drawn, rings, 1, offset=(-int(left), -int(top)))
         covered[top:bottom, left:right] |= drawn
     return covered.astype(bool)
+
+
+def what_counts(
+    included: Sequence[Region], excluded: Sequence[Region], overview: Overview
+) -> npt.NDArray[np.bool_]:
+    """What of the slide counts (bool H x W): what is included, all where nothing is, less what is excluded."""
+    kept = cover(included, overview) if included else np.ones(overview.rgb.shape[:2], bool)
+    return np.asarray(kept & ~cover(excluded, overview), bool)
+
+
+def contains(regions: Iterable[Region], xy: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Which points lie in one of the regions, by the even-odd rule (bool N).
+
+    Parameters
+    ----------
+    regions : iterable of Region
+    xy : int N x 2
+        Level-0 pixels.
+
+    Raises
+    ------
+    RegionsError
+        The outlines run past so many points that this would take minutes.
+    """
+    order = np.argsort(xy[:, 1], kind="stable")
+    x, y = xy[order].astype(np.float64).T
+    inside, compared = np.zeros(len(xy), bool), 0
+    for region in regions:
+        odd = np.zeros(len(xy), bool)
+        for ring in region.rings:
+            ends = np.asarray(ring, np.float64)
+            starts = np.roll(ends, 1, axis=0)
+            # Of a line that goes past points, half of its ends count, or a corner would be crossed twice.
+            first = np.searchsorted(y, np.minimum(starts[:, 1], ends[:, 1]))
+            last = np.searchsorted(y, np.maximum(starts[:, 1], ends[:, 1]))
+            compared += int((last - first).sum())
+            if compared > _MOST_COMPARISONS:
+                raise RegionsError("the outlines of the regions are too intricate: draw them with fewer corners")
+            for line in np.flatnonzero(last > first):
+                (x0, y0), (x1, y1) = starts[line], ends[line]
+                passed = slice(first[line], last[line])
+                odd[passed] ^= x[passed] < x0 + (y[passed] - y0) * ((x1 - x0) / (y1 - y0))
+        inside |= odd
+    contained = np.empty(len(xy), bool)
+    contained[order] = inside
+    return contained
 
 
 def _on_overview(ring: Ring, overview: Overview) -> npt.NDArray[np.int32]:
