@@ -124,7 +124,16 @@ def test_equal_results_give_equal_bytes_and_no_date(make_result, written):
 
 def test_a_review_stands_on_the_first_page(make_result, written):
     review = ReportedReview(
-        "overrule", "1+", "2+", "Dr Ö", "2025-03-04T05:06:07Z", "cytoplasmic", "a & <b>b</b>", None, True, 2
+        "overrule",
+        "1+",
+        "2+",
+        "Dr Ö",
+        "2025-03-04T05:06:07Z",
+        "cytoplasmic",
+        "a & <b>b</b>",
+        None,
+        True,
+        ("2+ by Dr P", "3+ by Dr Q"),
     )
     first = Pdf(written(make_result(), review=review)).pages[0]
     for words in (
@@ -133,7 +142,7 @@ def test_a_review_stands_on_the_first_page(make_result, written):
         "2025-03-04 05:06:07 UTC",
         "a & <b>b</b>",
         "scored anew since",
-        "2 earlier reviews",
+        "2+ by Dr P; 3+ by Dr Q",
     ):
         assert unspaced(words) in unspaced(first)
 

@@ -28,7 +28,7 @@ REVIEW = ReportedReview(
     "Ducts. " * 20,
     "1+",
     True,
-    3,
+    ("2+ by Dr Other",) * 6,
 )
 
 

@@ -1,7 +1,7 @@
 """The patches of a slide as a pyramidal OME-TIFF that lies over the slide: class colours, or probabilities.
 
 The image starts at level-0 pixel (0, 0) of the slide and covers all of it, at a scale that divides the side of a
-patch where it can. It is written tile by tile from the patch grid alone, so memory holds few of its pixels at a time.
+patch where it can. It is written tile by tile from the patch grid alone: memory holds few of its pixels at a time.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+_MOST_EARLIER = 4
+
 
 @dataclass(frozen=True)
 class ReportedReview:
@@ -25,8 +27,8 @@ class ReportedReview:
         What the software gave within the regions that the reviewer drew; None where none were drawn.
     is_of_earlier_result : bool
         Whether the slide was scored anew since.
-    earlier : int
-        How many reviews of the slide came before this one.
+    earlier : tuple of str
+        What was said before, each review in a few words, the newest first.
     """
 
     verdict: Literal["agree", "overrule", "unsure"]
@@ -38,7 +40,7 @@ class ReportedReview:
     comment: str = ""
     rescored: str | None = None
     is_of_earlier_result: bool = False
-    earlier: int = 0
+    earlier: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -61,8 +63,9 @@ class ReportedReview:
         if self.rescored:
             rows.append(("Within drawn regions", f"the software gives {self.rescored}"))
         if self.earlier:
-            number = "one earlier review" if self.earlier == 1 else f"{self.earlier} earlier reviews"
-            rows.append(("Before", number))
+            more = len(self.earlier) - _MOST_EARLIER
+            shown = [*self.earlier[:_MOST_EARLIER], *([f"and {more} more"] if more > 0 else [])]
+            rows.append(("Before", "; ".join(shown)))
         return rows
 
     @property
