@@ -174,9 +174,9 @@ def _write(
 
 @dataclass(frozen=True)
 class _Grid:
-    """The store's row at each place of a patch grid (int64 R x C, -1 for none), where it starts, and its step."""
+    """The store's row at each place of a patch grid (int32 R x C, -1 for none), where it starts, and its step."""
 
-    rows: Int64
+    rows: npt.NDArray[np.int32]
     left: int
     top: int
     side: int
@@ -185,11 +185,11 @@ class _Grid:
 def _grid_of(store: PatchStore, side: int) -> _Grid:
     xy = store.xy.astype(np.int64)
     if len(xy) == 0:
-        return _Grid(np.full((1, 1), -1, np.int64), 0, 0, side)
+        return _Grid(np.full((1, 1), -1, np.int32), 0, 0, side)
     left, top = (int(value) for value in xy.min(axis=0))
     columns, rows = ((xy - (left, top)) // side).T
     # A ring of nothing around it answers for all that lies outside.
-    places = np.full((int(rows.max()) + 3, int(columns.max()) + 3), -1, np.int64)
+    places = np.full((int(rows.max()) + 3, int(columns.max()) + 3), -1, np.int32)
     places[rows + 1, columns + 1] = np.arange(len(xy))
     return _Grid(places, left - side, top - side, side)
 
