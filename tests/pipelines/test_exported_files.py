@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -326,6 +328,19 @@ def test_patches_and_cells_are_read_back_as_spatialdata(run: Path, tmp_path: Pat
     assert result.cells is not None
     assert len(data.points["cells"]) == result.cells.cells
     assert data.attrs["wsi_her2"]["note"] == "research use only"
+
+
+def test_what_the_docs_show_of_reading_a_run_runs(run: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "other_tools.md"
+    *_, code = re.findall(r"```python\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    read: dict[str, Any] = {}
+    exec(code.replace("DIR/case", str(run / "stained")), read)
+    result = read_result(run / "stained")
+    assert result is not None
+    assert result.cells is not None
+    assert len(read["patches"]) == result.n_patches
+    assert read["cells"]["tumour"].sum() == result.cells.cells
+    assert tuple(read["store"].attrs["classes"]) == result.model.classes
 
 
 @pytest.mark.parametrize("what", ["pdf", "ome-tiff", "qupath"])

@@ -206,7 +206,9 @@ def test_slides_unlike_the_others_are_counted_and_shown(browser: Browser, row: S
     browser.run("document.querySelector('a[href=\"#outlier=scale\"]').click()")
     browser.until("location.hash === '#outlier=scale'")
     assert browser.run(SHOWN) == ["case 7", "case 70"]
-    assert "scanned at another scale" in browser.run("document.getElementById('wanted').textContent")
+    assert "another scale than most (0.25 µm per pixel)" in browser.run(
+        "document.getElementById('wanted').textContent"
+    )
     browser.open(f"{(tmp_path / 'index.html').as_uri()}#outlier=nothing-of-this-run")
     assert browser.run(SHOWN) == []
 

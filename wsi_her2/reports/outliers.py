@@ -76,16 +76,16 @@ class OutlierSearch:
 
     def _kinds(self) -> Iterator[tuple[str, str, Truths]]:
         unreadable = np.asarray(self._unreadable) > _UNREADABLE_SHARE
-        yield "unreadable", f"more than {100 * _UNREADABLE_SHARE:g} % of the patches unreadable", unreadable
+        yield "unreadable", f"unreadable patches, over {100 * _UNREADABLE_SHARE:g} %", unreadable
         mpp = np.asarray(self._mpp)
         if np.isfinite(mpp).sum() >= LEAST_SLIDES:
             usual = float(np.nanmedian(mpp))
-            text = f"scanned at another scale than most ({usual:.3g} µm per pixel)"
+            text = f"another scale than most ({usual:.3g} µm per pixel)"
             yield "scale", text, np.abs(mpp / usual - 1) > _SCALE_SHARE
         tissue = _deviations(np.log(np.maximum(np.asarray(self._tissue), 1e-3)))
         yield "little", "far less tissue than most", tissue < -_FAR
         yield "much", "far more tissue than most", tissue > _FAR
-        yield "h-score", "H-score unlike that of most slides with the same score", self._unlike_their_score()
+        yield "h-score", "H-score unlike others of the same score", self._unlike_their_score()
 
     def _unlike_their_score(self) -> Truths:
         h_scores, scores = np.asarray(self._h_score), np.asarray(self._scores, object)
