@@ -1,1 +1,1 @@
-"""The review pages: where a pathologist looks at a run's slides, agrees or overrules, and draws what must not count."""
+"""The review pages: where a pathologist looks at a run's slides, agrees, overrules, draws what must not count."""
