@@ -81,6 +81,10 @@ class RunExport(StrEnum):
     REVIEWS = "reviews"
     TRUTH = "truth"
     REGIONS = "regions"
+    PDF = "pdf"
+    OME_TIFF = "ome-tiff"
+    QUPATH = "qupath"
+    SPATIALDATA = "spatialdata"
 
 
 class ExportFormat(StrEnum):
@@ -226,12 +230,13 @@ def tissue(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
+    pdf: Annotated[bool, typer.Option("--pdf", help="Beside each report.html a report.pdf.")] = False,
 ) -> None:
-    """Make reports, heatmaps, `slides.csv` and `index.html` again without scoring anything."""
+    """Make reports, heatmaps, `slides.csv` and `index.html` again, with reviews, without scoring anything."""
     from pipelines.rebuild import rebuild_reports
 
     with _errors_explained():
-        page, count = rebuild_reports(folder)
+        page, count = rebuild_reports(folder, pdf=pdf)
     typer.echo(f"{count} slides: {page}")
 
 
@@ -272,7 +277,9 @@ def export(
         RunExport,
         typer.Argument(
             help="reviews: a CSV of all. truth: a table for `evaluate` and `calibrate`, of the scores that were "
-            "signed. regions: GeoJSON of the regions that were drawn, for `score --roi`.",
+            "signed. regions: GeoJSON of the regions that were drawn, for `score --roi`. pdf: a report for each "
+            "slide. ome-tiff: maps of the classes that lie over the slides. qupath: a script that loads the run "
+            "into a project. spatialdata: patches and cells for Python.",
             show_default=False,
         ),
     ],
@@ -283,13 +290,16 @@ def export(
     consensus: Annotated[
         bool, typer.Option("--consensus", help="truth: only scores that most of a slide's reviewers gave.")
     ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="ome-tiff: beside the classes their probabilities.")
+    ] = False,
 ) -> None:
     """Write what a run holds in a form that other programs take."""
     from pipelines.export import ExportOptions
     from pipelines.export import export as run_export
 
     with _errors_explained():
-        exported = run_export(folder, what.value, output, ExportOptions(reviewer, consensus))
+        exported = run_export(folder, what.value, output, ExportOptions(reviewer, consensus, probabilities))
     for note in exported.notes:
         typer.echo(f"wsi-her2: {note}", err=True)
     typer.echo(f"{exported.written}: {exported.path}")

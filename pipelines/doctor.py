@@ -157,4 +157,5 @@ _OPTIONAL = {
     "openvino": ("openvino", "a faster runtime on Intel processors"),
     "aiohttp": ("cloud", "slides behind https:// URLs"),
     "s3fs": ("cloud", "slides in object storage, s3:// URLs"),
+    "reportlab": ("pdf", "reports as PDF"),
 }

@@ -28,10 +28,13 @@ class ExportOptions:
         Only reviews of this reviewer.
     consensus : bool
         Only scores that more than half of a slide's reviewers gave.
+    probabilities : bool
+        Beside a map of classes one of their probabilities.
     """
 
     reviewer: str | None = None
     consensus: bool = False
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,5 +201,57 @@ def _make_room(output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
 
 
-EXPORTS: Mapping[str, Export] = MappingProxyType({"reviews": _reviews, "truth": _truth, "regions": _regions})
+def _pdf(folder: Path, output: Path, _options: ExportOptions) -> Exported:
+    """A PDF report for each slide."""
+    from pipelines.slide_exports import write_pdfs
+
+    count, without = write_pdfs(folder, output)
+    return Exported(output, _counted(count, "report"), _left_out("their patches are gone or damaged", without))
+
+
+def _ome_tiff(folder: Path, output: Path, options: ExportOptions) -> Exported:
+    """Maps of the classes as pyramidal OME-TIFF."""
+    from pipelines.slide_exports import write_ome_tiffs
+
+    count, without = write_ome_tiffs(folder, output, probabilities=options.probabilities)
+    return Exported(
+        output, f"maps of {_counted(count, 'slide')}", _left_out("nothing of them was scored", without)
+    )
+
+
+def _qupath(folder: Path, output: Path, _options: ExportOptions) -> Exported:
+    """A script that loads the run into a QuPath project."""
+    from pipelines.qupath_project import write_qupath_script
+
+    script, count = write_qupath_script(folder, output)
+    return Exported(script, f"QuPath script for {_counted(count, 'slide')}")
+
+
+def _spatialdata(folder: Path, output: Path, _options: ExportOptions) -> Exported:
+    """A SpatialData store for each slide."""
+    from pipelines.spatial_data import write_spatial_data
+
+    count, without = write_spatial_data(folder, output)
+    return Exported(
+        output,
+        f"patches and cells of {_counted(count, 'slide')}",
+        _left_out("nothing of them was scored", without),
+    )
+
+
+def _left_out(why: str, slides: Sequence[str]) -> tuple[str, ...]:
+    return (f"left out, because {why}: {', '.join(slides)}",) if slides else ()
+
+
+EXPORTS: Mapping[str, Export] = MappingProxyType(
+    {
+        "reviews": _reviews,
+        "truth": _truth,
+        "regions": _regions,
+        "pdf": _pdf,
+        "ome-tiff": _ome_tiff,
+        "qupath": _qupath,
+        "spatialdata": _spatialdata,
+    }
+)
 """The kinds of export by name. Each imports what it needs when it is called."""

@@ -31,6 +31,7 @@ from pipelines.watch import FolderWatch
 from wsi_her2.errors import ClassifierError, ClusterLost, ConfigurationError, MissingExtra
 from wsi_her2.models.classifier import PatchClassifier
 from wsi_her2.models.loading import MEMBRANE, ClassifierChoice
+from wsi_her2.reports.slide_content import slide_content
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import tumour_classes_of
 from wsi_her2.scoring.result import Cause, ModelInfo, SlideResult
@@ -335,7 +336,7 @@ def record_failure(
     with suppress(OSError):
         # On a full disk the row of the table is all that can be had.
         partial.mkdir(parents=True, exist_ok=True)
-        write_slide_report(partial / "report.html", result, None, None, {})
+        write_slide_report(partial / "report.html", slide_content(result, None, None, {}))
         write_result(partial, result)
         publish(task.output, task.slide_id)
     return result

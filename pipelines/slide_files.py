@@ -13,13 +13,15 @@ from wsi_her2.reports.geojson import write_overlay_geojson
 from wsi_her2.reports.heatmap import draw_heatmap, draw_layer, write_png
 from wsi_her2.reports.patch_table import write_patch_csv
 from wsi_her2.reports.patches import gives_shares
+from wsi_her2.reports.review_words import ReportedReview
+from wsi_her2.reports.slide_content import SlideContent, slide_content
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.slides.backends import RGB
-from wsi_her2.slides.slide import Slide
+from wsi_her2.slides.slide import Overview, Slide
 from wsi_her2.slides.store import PatchStore
-from wsi_her2.slides.tissue import tissue_overlay
+from wsi_her2.slides.tissue import TissueMask, tissue_overlay
 
 _EXAMPLES = 6
 _EXAMPLE_PX = 256
@@ -45,7 +47,50 @@ def write_slide_files(folder: Path, result: SlideResult, store: PatchStore, slid
     write_patch_csv(folder / "patches.csv", store, store.classes)
 
 
-def write_views(folder: Path, result: SlideResult, store: PatchStore) -> None:
+def report_content(
+    result: SlideResult, store: PatchStore | None, review: ReportedReview | None = None
+) -> SlideContent:
+    """What the reports of a slide say.
+
+    Parameters
+    ----------
+    result : SlideResult
+    store : PatchStore or None
+        None where the slide could not be opened.
+    review : ReportedReview, optional
+        The review in force.
+
+    Raises
+    ------
+    StoreError
+    """
+    if store is None:
+        return slide_content(result, None, None, {}, review=review)
+    return _content(result, store, store.read_overview(), store.read_picture(), review)
+
+
+def _content(
+    result: SlideResult,
+    store: PatchStore,
+    mask: TissueMask,
+    picture: Overview | None,
+    review: ReportedReview | None,
+) -> SlideContent:
+    return slide_content(
+        result,
+        mask,
+        draw_layer(mask, store, store.classes) if result.n_patches else None,
+        store.read_examples(),
+        cell_views=store.read_cell_views(),
+        thresholds=result.thresholds,
+        picture=picture,
+        review=review,
+    )
+
+
+def write_views(
+    folder: Path, result: SlideResult, store: PatchStore, review: ReportedReview | None = None
+) -> None:
     """Write the pictures, the GeoJSON and the report from what the store keeps."""
     mask, picture = store.read_overview(), store.read_picture()
     # Beside coloured patches only percentages of patches make sense.
@@ -64,16 +109,7 @@ def write_views(folder: Path, result: SlideResult, store: PatchStore) -> None:
         cells=folder / CELL_TABLE if result.cells is not None else None,
         mpp=result.reader.mpp if result.reader is not None else None,
     )
-    write_slide_report(
-        folder / "report.html",
-        result,
-        mask,
-        draw_layer(mask, store, store.classes) if result.n_patches else None,
-        store.read_examples(),
-        cell_views=store.read_cell_views(),
-        thresholds=result.thresholds,
-        picture=picture,
-    )
+    write_slide_report(folder / "report.html", _content(result, store, mask, picture, review))
 
 
 def _examples(slide: Slide, store: PatchStore) -> dict[str, list[tuple[int, int, RGB]]]:

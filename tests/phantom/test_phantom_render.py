@@ -4,12 +4,14 @@ import json
 import pickle
 from dataclasses import replace
 
+import jsonschema
 import numpy as np
 import openslide
 import pandas as pd
 import pytest
 import tiffslide
 
+from tests.reports.qupath_geojson import SCHEMA
 from wsi_her2.errors import OutputError
 from wsi_her2.phantom import PhantomError, PhantomSpec, make_phantom, render_phantom
 from wsi_her2.phantom import render as render_module
@@ -126,6 +128,11 @@ def test_outlines_hold_the_tissue_and_its_area(slide):
                 area = 0.5 * abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))
                 area_px += area if k == 0 else -area
     assert area_px * SPEC.mpp**2 / 1e6 == pytest.approx(truth.tissue_mm2, rel=0.03)
+
+
+def test_outlines_are_read_by_qupath(slide):
+    path, _ = slide
+    jsonschema.validate(json.loads(path.with_suffix(".truth.json").read_text())["outlines"], SCHEMA)
 
 
 def test_tissue_is_where_the_truth_says():

@@ -1,7 +1,10 @@
 """What only a browser can say of the page of a run: it is quick, keeps its state and works from the keyboard."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -193,3 +196,41 @@ def test_without_script_a_long_run_says_where_the_rest_is(browser: Browser, many
     assert "first 50 of 10,000 slides" in browser.run("document.querySelector('noscript').innerText")
     assert len(browser.run(SHOWN)) == 50
     browser.without_script(False)
+
+
+def test_slides_unlike_the_others_are_counted_and_shown(browser: Browser, row: SlideRow, tmp_path: Path):
+    rows = [replace(one, mpp=0.5 if number in (7, 70) else 0.25) for number, one in enumerate(varied(row, 99))]
+    write_run_page(tmp_path / "index.html", rows, {})
+    browser.open((tmp_path / "index.html").as_uri())
+    assert browser.run("document.querySelector('a[href=\"#outlier=scale\"] b').textContent") == "2"
+    browser.run("document.querySelector('a[href=\"#outlier=scale\"]').click()")
+    browser.until("location.hash === '#outlier=scale'")
+    assert browser.run(SHOWN) == ["case 7", "case 70"]
+    assert "another scale than most (0.25 µm per pixel)" in browser.run(
+        "document.getElementById('wanted').textContent"
+    )
+    browser.open(f"{(tmp_path / 'index.html').as_uri()}#outlier=nothing-of-this-run")
+    assert browser.run(SHOWN) == []
+
+
+def test_served_by_the_review_pages_each_slide_leads_to_the_viewer_and_as_a_file_none(
+    browser: Browser, row: SlideRow, tmp_path: Path
+):
+    for name in ("run", "run/case 3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "case 3" / "report.html").touch()
+    write_run_page(tmp_path / "run" / "index.html", varied(row, 5), {})
+    shown = "#slides .view, #worklist:not([hidden]) a"
+    links = f"[...document.querySelectorAll('{shown}')].map(a => a.getAttribute('href'))"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        browser.open(f"http://127.0.0.1:{server.server_port}/run/")
+        assert browser.run(links) == ["/", "/slide/case%203"]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    browser.open((tmp_path / "run" / "index.html").as_uri())
+    assert browser.run(links) == []

@@ -7,6 +7,8 @@ import pytest
 
 from tests.reports.conftest import summary_of
 from wsi_her2.reports.heatmap import draw_layer
+from wsi_her2.reports.review_words import ReportedReview
+from wsi_her2.reports.slide_content import slide_content
 from wsi_her2.reports.slide_report import write_slide_report
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.gate import GateReason
@@ -40,7 +42,8 @@ class Page(HTMLParser):
 def report(scored, tmp_path):
     def write(result, examples=None, **more):
         layer = draw_layer(scored.mask, scored.store, scored.classes)
-        write_slide_report(tmp_path / "report.html", result, scored.mask, layer, examples or {}, **more)
+        content = slide_content(result, scored.mask, layer, examples or {}, **more)
+        write_slide_report(tmp_path / "report.html", content)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -141,7 +144,7 @@ def test_the_reasons_of_the_gate_have_measured_value_and_limit(scored, make_resu
         call=None,
         gate=(GateReason("out_of_focus", "blurred", 0.0712, 0.11),),
     )
-    write_slide_report(tmp_path / "r.html", result, scored.mask, None, {})
+    write_slide_report(tmp_path / "r.html", slide_content(result, scored.mask, None, {}))
     text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert "Not assessable No score is given" in text
     assert "blurred (out_of_focus) 0.0712 0.11" in text
@@ -157,7 +160,7 @@ def test_a_failed_slide_has_a_report_with_its_reason(make_result, tmp_path):
         white_point=None,
         stain=None,
     )
-    write_slide_report(tmp_path / "r.html", failed, None, None, {})
+    write_slide_report(tmp_path / "r.html", slide_content(failed, None, None, {}))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "cannot be opened: copy it again" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
@@ -182,6 +185,57 @@ def test_a_report_stays_small(scored, make_result, report):
     )
     many = {name: [(0, 0, noise)] * 50 for name in scored.classes}
     assert len(report(make_result(), many, picture=finer)) < 6e6, "even of pure noise, which no slide is"
+
+
+# Reviews
+
+REVIEW = ReportedReview("overrule", "1+", "2+", "Dr Ö", "2025-03-04T05:06:07Z", "border case", "a & <b>b</b>")
+
+
+def test_a_review_stands_before_the_percentages_and_is_no_markup(make_result, report):
+    source = report(make_result(), review=REVIEW)
+    page = Page(source)
+    said = page.text[: page.text.index("Percentages of the tumour")]
+    for words in ("Reviewed: 1+ instead of 2+", "Dr Ö", "2025-03-04 05:06:07 UTC", "border case", "a & <b>b</b>"):
+        assert words in said
+    assert [tag for tag, _ in page.tags].count("b") == [tag for tag, _ in Page(report(make_result())).tags].count(
+        "b"
+    )
+    assert "scored anew" not in source
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"verdict": "agree", "score": "2+"}, "Reviewed: 2+, as called"),
+        ({"verdict": "agree", "score": None, "called": "positive"}, "Reviewed: positive, as called"),
+        ({"verdict": "unsure", "score": None}, "Reviewed: undecided (called 2+)"),
+        ({"called": None}, "Reviewed: 1+ instead of no call"),
+        ({"rescored": "0"}, "Within drawn regions the software gives 0"),
+        ({"earlier": ("2+ by Dr P",) * 6}, "2+ by Dr P; 2+ by Dr P; 2+ by Dr P; 2+ by Dr P; and 2 more"),
+        ({"is_of_earlier_result": True}, "scored anew since: this review says nothing of the call above"),
+    ],
+)
+def test_what_a_review_says(make_result, report, changed, words):
+    assert words in Page(report(make_result(), review=replace(REVIEW, **changed))).text
+
+
+def test_a_slide_that_nobody_reviewed_says_nothing_of_a_review(make_result, report):
+    source = report(make_result())
+    assert "Reviewed" not in source
+    assert 'class="review"' not in source
+
+
+# Places
+
+
+def test_a_field_says_where_it_is_for_the_viewer_and_a_file_has_no_link(make_result, report):
+    patches = [(4711, 815, np.zeros((64, 64, 3), np.uint8))]
+    page = Page(report(make_result(), {"2+": patches}))
+    side = round(128 * 0.5 / 0.2523456789)
+    (place,) = [attributes for tag, attributes in page.tags if "data-side" in attributes]
+    assert place == {"data-x": "4711", "data-y": "815", "data-side": str(side)}
+    assert all("href" not in attributes for _, attributes in page.tags)
 
 
 # Counted cells

@@ -18,6 +18,7 @@ EXTRA_OF = {
     "openvino": "openvino",
     "starlette": "view",
     "uvicorn": "view",
+    "reportlab": "pdf",
 }
 """The extra of this package that brings each optional package."""
 

@@ -156,7 +156,12 @@ def _feature(name: str, rings: list[list[list[int]]]) -> dict[str, Any]:
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": rings},
-        "properties": {"objectType": "annotation", "classification": {"name": name}, "isLocked": True},
+        "properties": {
+            "objectType": "annotation",
+            # QuPath reads no class without a colour.
+            "classification": {"name": name, "color": [90, 93, 98]},
+            "isLocked": True,
+        },
     }
 
 

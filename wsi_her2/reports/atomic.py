@@ -31,14 +31,21 @@ def text_beside(path: Path) -> Iterator[IO[str]]:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def file_beside(path: Path) -> Iterator[Path]:
+    """A path to write a file at; the file takes its place at `path` once the block has ended without an error."""
+    partial = _beside(path)
+    try:
+        yield partial
+        os.replace(partial, path)  # noqa: PTH105
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file beside `path`, then rename it."""
-    beside = _beside(path)
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)  # noqa: PTH105
-    finally:
-        beside.unlink(missing_ok=True)
+    with file_beside(path) as partial:
+        partial.write_bytes(content)
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

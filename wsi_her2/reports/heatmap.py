@@ -128,8 +128,33 @@ def draw_heatmap(
     width, height = max(1, round(tissue.shape[1] * scale)), max(1, round(tissue.shape[0] * scale))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     base = np.asarray(cv2.resize(tissue, (width, height), interpolation=how), np.uint8)
-    blended = _over(_desaturated(base), _layer(mask, store, classes, width, height))
+    blended = lay_over(_desaturated(base), _layer(mask, store, classes, width, height))
     return _framed(blended, _legend(store, classes, percentages), scale_bar(mask))
+
+
+def lay_over(rgb: RGB, layer: UInt8) -> RGB:
+    """A picture with a layer laid over it.
+
+    Parameters
+    ----------
+    rgb : uint8 H x W x 3
+    layer : uint8 h x w x 4
+        RGBA, not premultiplied; brought to the picture's size without mixing its colours.
+
+    Returns
+    -------
+    uint8 H x W x 3
+    """
+    if layer.shape[:2] != rgb.shape[:2]:
+        size = (rgb.shape[1], rgb.shape[0])
+        layer = np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    blended = rgb.copy()
+    for top in range(0, len(rgb), _BAND_PX):
+        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(layer[top : top + _BAND_PX, :, 3]))
+        part = np.s_[top + y : top + y + height, x : x + width]
+        alpha = layer[part][..., 3:].astype(np.float32) / 255
+        blended[part] = np.rint(rgb[part] * (1 - alpha) + layer[part][..., :3] * alpha).astype(np.uint8)
+    return blended
 
 
 def write_png(path: Path, rgb: UInt8) -> None:
@@ -205,16 +230,6 @@ def _desaturated(rgb: RGB) -> RGB:
     # Half of the colour is kept: brown must still be told from blue, but the classes must stand out.
     grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.addWeighted(rgb, 0.55, grey, 0.45, 0), np.uint8)
-
-
-def _over(rgb: RGB, layer: UInt8) -> RGB:
-    blended = rgb.copy()
-    for top in range(0, len(rgb), _BAND_PX):
-        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(layer[top : top + _BAND_PX, :, 3]))
-        part = np.s_[top + y : top + y + height, x : x + width]
-        alpha = layer[part][..., 3:].astype(np.float32) / 255
-        blended[part] = np.rint(rgb[part] * (1 - alpha) + layer[part][..., :3] * alpha).astype(np.uint8)
-    return blended
 
 
 def _legend(

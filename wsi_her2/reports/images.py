@@ -27,14 +27,9 @@ def encode_jpeg(rgb: UInt8, quality: int) -> bytes:
     return _encoded(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
-def png_uri(pixels: UInt8) -> str:
-    """PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
-
-
-def jpeg_uri(rgb: UInt8, quality: int) -> str:
-    """JPEG as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(rgb, quality)).decode("ascii")
+def as_uri(content: bytes, kind: str) -> str:
+    """A picture as a data URI; `kind` is 'png' or 'jpeg'."""
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
 
 
 def within(pixels: UInt8, longest_px: int, *, smooth: bool = True) -> UInt8:

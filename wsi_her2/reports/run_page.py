@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from wsi_her2.reports.outliers import Outliers, OutlierSearch
 from wsi_her2.reports.pages import write_page
 from wsi_her2.reports.palette import colour_of, hex_of, text_on
 from wsi_her2.reports.reading_ahead import read_ahead
@@ -87,16 +88,18 @@ def write_run_page(path: Path, rows: Iterable[SlideRow], run: Mapping[str, Any])
         What is known of the run, as in `run.json`. Plain values become rows of a table, nested ones are shown as
         JSON.
     """
-    figures = RunFigures()
+    figures, search = RunFigures(), OutlierSearch()
     plain: list[dict[str, Any]] = []
     lines: list[str] = []
     for row, files in _with_files(rows, path.parent):
         values = _values(row, figures.add(row), files)
+        search.add(row)
         lines.append(_as_json(values))
         if len(plain) < FEW:
             plain.append(dict(zip(_DATA, values, strict=True)))
     if len(lines) > FEW:
         del plain[PER_PAGE:]
+    outliers = search.found()
     unscored = [(label, figures.labels[label]) for label in _STATUS_LABELS if figures.labels[label]]
     context = {
         "columns": _COLUMNS,
@@ -111,7 +114,8 @@ def write_run_page(path: Path, rows: Iterable[SlideRow], run: Mapping[str, Any])
         "calls": _bars([(label, figures.labels[label], {"result": label}) for label in LABELS]),
         "confidences": _bars(_confidences(figures)),
         "causes": _causes(figures.causes),
-        "data": _data(figures.causes, lines, maps=len(lines) <= FEW),
+        "outliers": [(found, _address({"outlier": found.key})) for found in outliers],
+        "data": _data(figures.causes, outliers, lines, maps=len(lines) <= FEW),
         "table": _TABLE if path.with_name(_TABLE).is_file() else "",
         "run": [(str(key), _shown(value)) for key, value in run.items()],
         "whole": _whole,
@@ -162,13 +166,14 @@ def _files_of(folder: Path, slide_id: str) -> frozenset[str]:
         return frozenset()
 
 
-def _data(causes: list[Cause], lines: list[str], *, maps: bool) -> Iterator[Any]:
+def _data(causes: list[Cause], outliers: list[Outliers], lines: list[str], *, maps: bool) -> Iterator[Any]:
     """The page's data as JSON, in parts that the template puts out as they are."""
     from markupsafe import Markup
 
     colours = [_colours(label) for label in LABELS]
     head = {"columns": _DATA, "labels": LABELS, "colours": colours, "maps": maps, "spanned": _SPANNED}
-    yield Markup(f'{_as_json(head)[:-1]},"causes":{_as_json([(c.key, c.text) for c in causes])},"rows":[\n')
+    yield Markup(f'{_as_json(head)[:-1]},"causes":{_as_json([(c.key, c.text) for c in causes])},')
+    yield Markup(f'"outliers":{_as_json([(o.key, o.text, o.slides) for o in outliers])},"rows":[\n')
     for number, line in enumerate(lines):
         yield Markup(f"{',' if number else ''}{line}\n")
     yield Markup("]}")

@@ -136,7 +136,7 @@ def plan_patches(
             f"{slide.name}: scanned at {slide.mpp:g} um per pixel; the classifier needs {mpp:g} and accepts up "
             f"to {MAX_ENLARGEMENT * mpp:g}. Scan at 20x or more, or pass the true scale with --mpp if it is wrong."
         )
-    patch_px0 = max(1, round(patch_px * mpp / slide.mpp))
+    patch_px0 = patch_side_px0(patch_px, mpp, slide.mpp)
     block_edge = block_edge or max(1, min(BLOCK_EDGE, MAX_BLOCK_PX // patch_px))
     block_px0 = block_edge * patch_px0
     bounds = slide.bounds
@@ -171,3 +171,8 @@ def plan_patches(
         tissue=tissue[holds_any].reshape(-1),
         min_tissue=min_tissue,
     )
+
+
+def patch_side_px0(patch_px: int, mpp: float, slide_mpp: float) -> int:
+    """Side in level-0 pixels of a patch of `patch_px` pixels at `mpp`, on a slide of `slide_mpp` um/px."""
+    return max(1, round(patch_px * mpp / slide_mpp))

@@ -6,11 +6,13 @@
 
   var data = JSON.parse(by("data").textContent), rows = data.rows, at = {};
   data.columns.forEach(function (name, place) { at[name] = place; });
+  // Only the review pages, which serve this one below /run/, can show a slide.
+  var served = /^https?:$/.test(location.protocol) && location.pathname.indexOf("/run/") === 0;
   var body = by("slides").tBodies[0], headers = all("#slides th[data-sort]");
   var collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
   // What is wanted stands in the address, so that reloading, Back and a bookmark keep it.
-  var WANTED = ["q", "result", "review", "confidence", "cause", "sort", "maps", "page"];
+  var WANTED = ["q", "result", "review", "confidence", "cause", "outlier", "sort", "maps", "page"];
   var wanted = {}, shownHash = null, matching = [], printing = false, typing = 0;
 
   function fromHash() {
@@ -81,7 +83,10 @@
     var span = /^([\d.]+)-([\d.]+)$/.exec(wanted.confidence);
     var causes = [];
     data.causes.forEach(function (cause, place) { if (cause[0] === wanted.cause) causes.push(place); });
+    // An address that names no outliers of this run shows none.
+    var unlike = data.outliers.filter(function (found) { return found[0] === wanted.outlier; })[0];
     return order.filter(function (place) {
+      if (wanted.outlier && !(unlike && unlike[2].indexOf(place) >= 0)) return false;
       var row = rows[place], label = data.labels[row[at.result]], sure = row[at.confidence];
       if (wanted.result && label !== wanted.result) return false;
       if (wanted.review && !row[at.review]) return false;
@@ -126,6 +131,8 @@
     }
     if (row[at.report]) slide.appendChild(element("a", row[at.slide])).href = row[at.report];
     else slide.appendChild(document.createTextNode(row[at.slide]));
+    // The folder of the report is the slide's identifier as an address has it.
+    if (served && row[at.report]) slide.appendChild(element("a", "view", "view")).href = "/slide/" + row[at.report].split("/")[0];
     slide.appendChild(element("small", row[at.path])).title = row[at.path];
     var chip = result.appendChild(element("span", data.labels[row[at.result]], "chip"));
     chip.style.background = data.colours[row[at.result]][0];
@@ -179,9 +186,10 @@
     if (wanted.review) chip("to review", ["review"]);
     if (wanted.confidence) chip("confidence " + wanted.confidence, ["confidence"]);
     if (wanted.cause) chip(cause ? cause[1] : "another reason", ["cause"]);
-    if (["q", "result", "review", "confidence", "cause"].some(function (name) { return wanted[name]; })) {
-      chip("Show all", ["q", "result", "review", "confidence", "cause"]);
-    }
+    var unlike = data.outliers.filter(function (found) { return found[0] === wanted.outlier; })[0];
+    if (wanted.outlier) chip(unlike ? unlike[1] : "unlike the others", ["outlier"]);
+    var narrowed = ["q", "result", "review", "confidence", "cause", "outlier"];
+    if (narrowed.some(function (name) { return wanted[name]; })) chip("Show all", narrowed);
     by("wanted").replaceChildren(chips);
     by("result").value = wanted.result;
     if (by("text").value !== wanted.q) by("text").value = wanted.q;
@@ -241,5 +249,7 @@
   window.addEventListener("beforeprint", function () { printing = true; show(); });
   window.addEventListener("afterprint", function () { printing = false; show(); });
   by("tools").hidden = false;
+  by("worklist").hidden = !served;
+  if (served) by("worklist").lastElementChild.href = "/";
   arrive();
 })();
