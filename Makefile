@@ -12,10 +12,11 @@ demo: $(VENV)/.installed-base          ## set up, score the demonstration slides
 test: check                            ## set up, lint, type-check, test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(VENV)/.installed-dev          ## lint and type-check only
+check: $(VENV)/.installed-dev          ## lint, type-check, and see that nothing imports what it must not
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
