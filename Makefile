@@ -5,20 +5,36 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow fuzz bench bench-sampling bench-scale bench-peers weights clean
+.PHONY: demo test check test-slow coverage docs cards wheel-test lock fuzz bench bench-sampling bench-scale bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
 test: check                            ## set up, lint, type-check, test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(VENV)/.installed-dev          ## lint and type-check only
+check: $(VENV)/.installed-dev          ## lint, type-check, and see that nothing imports what it must not
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+coverage: $(VENV)/.installed-dev       ## the tests with coverage of lines; fails below 90 %
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+
+docs: $(VENV)/.installed-docs          ## the documentation as a site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+cards: $(VENV)/.installed-base         ## model cards, from what the classifiers say of themselves
+	$(BIN)/wsi-her2 models cards -o docs/model_cards.md
+
+wheel-test: $(VENV)/.installed-dev     ## the wheel, installed alone elsewhere: does every command of it run; minutes
+	PYTHON="$(PYTHON)" TESTER="$(CURDIR)/$(BIN)/python" .ci/wheel-test
+
+lock: $(VENV)/bin/python               ## requirements.lock: the versions of a base install into an empty environment
+	PYTHON="$(PYTHON)" .ci/lock
 
 FUZZ_COUNT ?= 2000
 FUZZ_SEED ?= 0
@@ -57,5 +73,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@ $(VENV)/.installed-base
 
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@ $(VENV)/.installed-base
+
 clean:
-	rm -rf $(VENV) demo-out bench-out fuzz-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out bench-out fuzz-out site htmlcov .coverage \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -558,6 +558,19 @@ def models_show(
     _print_mapping(described, as_json)
 
 
+@models_app.command("cards")
+def models_cards(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Markdown to write.", show_default=False)],
+    folder: Annotated[Path | None, typer.Argument(help="Also the bundles in this folder.")] = None,
+) -> None:
+    """The cards of all classifiers as one page."""
+    from pipelines.model_cards import write_model_cards
+
+    with _errors_explained():
+        count = write_model_cards(output, folder)
+    typer.echo(f"{count} classifiers: {output}")
+
+
 @models_app.command("import-keras")
 def models_import_keras(
     file: Annotated[Path, typer.Argument(help="Whole-model file of Keras (.h5).", show_default=False)],
