@@ -216,6 +216,14 @@ def tiny_tiles() -> bytes:
     return tiff([tiled_page(100_000, 100_000, [jpeg(_GREY)], tile=(16, 16), compression=JPEG, photometric=6)])
 
 
+def tiles_of_one_row() -> bytes:
+    """5,000 x 5,000 px in tiles of 256 x 1: a hundred thousand would be needed, and the table is for 400."""
+    data = jpeg(_GREY)
+    page = tiled_page(5_000, 5_000, [data], tile=(256, 1), compression=JPEG, photometric=6)
+    page.offsets, page.counts = [8] * 400, [len(data)] * 400
+    return tiff([page])
+
+
 def no_samples() -> bytes:
     """Pixels of 65,535 samples of 65,535 bits."""
     return _with(_with(pyramid(1), SAMPLES, 65_535), BITS, 65_535)
@@ -311,6 +319,7 @@ SLIDES: dict[str, Callable[[], bytes]] = {
         four_billion_tiles,
         tile_of_two_gigabytes,
         tiny_tiles,
+        tiles_of_one_row,
         no_samples,
         description_of_megabytes,
         xml_bomb,
