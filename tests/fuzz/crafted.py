@@ -269,6 +269,11 @@ def hamamatsu_whose_jpeg_is_larger() -> bytes:
     return bytes(data)
 
 
+def hamamatsu_with_a_name_in_another_code() -> bytes:
+    """An NDPI with a property whose name is Japanese in Shift JIS."""
+    return hamamatsu("\u691c\u4f53=1\r\nProduct=C9600-12\r\n".encode("shift_jis"))
+
+
 def resolution_of_nothing() -> bytes:
     """Pixels per centimetre are 0 / 0."""
     data = bytearray(pyramid())
@@ -325,6 +330,7 @@ SLIDES: dict[str, Callable[[], bytes]] = {
         xml_bomb,
         hamamatsu_of_billions,
         hamamatsu_whose_jpeg_is_larger,
+        hamamatsu_with_a_name_in_another_code,
         resolution_of_nothing,
         level_larger_than_the_first,
     )
