@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
@@ -138,7 +139,7 @@ def score_slides(
 Phase = Literal["prepare", "blocks", "cells", "finish"]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slide:
     """A slide between its first step and its last."""
 
@@ -165,7 +166,7 @@ class _Slide:
         return time.monotonic() - self.started
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
     """One call of a step's function; `apart` in a process of its own, not before a time."""
 
@@ -196,11 +197,10 @@ class _Schedule:
             self._count_workers()
             yield from self._open_slides()
             self._submit_due()
-            try:
-                future = self._finished.get(timeout=_LOOK_S)
-            except Empty:
-                continue
-            yield from self._hear(future)
+            for future, report in self._collected():
+                yield from self._hear(future, report)
+                yield from self._open_slides()
+                self._submit_due()
 
     def close(self) -> None:
         """Stop what runs, and leave unfinished slides in the queue."""
@@ -245,15 +245,17 @@ class _Schedule:
         # Earlier slides first, so that slides finish one after the other instead of all at the end.
         for slide in self._open:
             for _ in range(len(slide.pending)):
+                # While a step is under suspicion others would only kill more workers.
+                if slide.suspect is not None:
+                    break
                 if len(self._running) >= at_most and slide.phase in ("blocks", "cells"):
                     break
                 step = slide.pending.popleft()
-                # While a step is under suspicion others would only kill more workers.
-                if step.not_before > now or slide.suspect is not None:
+                if step.not_before > now:
                     slide.pending.append(step)
                 else:
                     self._submit(step)
-                    slide.suspect = step if step.apart else slide.suspect
+                    slide.suspect = step if step.apart else None
 
     def _submit(self, step: _Step) -> None:
         run = run_step_apart if step.apart else run_step
@@ -276,21 +278,43 @@ class _Schedule:
         self._running[future] = step
         future.add_done_callback(self._finished.put)
 
-    def _hear(self, future: Future[Any]) -> Iterator[Event]:
-        step = self._running.pop(future)
-        slide = step.slide
-        slide.running -= 1
-        if slide.suspect is step:
-            slide.suspect = None
+    def _collected(self) -> Iterator[tuple[Future[Any], StepReport]]:
+        """What became of the steps that have ended; waits a little where none has.
+
+        Their reports are fetched together: each fetch waits for scheduler and worker, and while it waits nothing
+        is submitted.
+        """
+        ended: list[Future[Any]] = []
+        with suppress(Empty):
+            ended.append(self._finished.get(timeout=_LOOK_S))
+            while True:
+                ended.append(self._finished.get_nowait())
+        finished = [future for future in ended if future.status == "finished"]
+        reports: dict[Future[Any], StepReport] = {}
+        if finished:
+            # What went wrong, and with which of them, is said when each is asked for by itself.
+            with suppress(Exception):
+                reports.update(zip(finished, self._client.gather(finished), strict=True))
+        for future in ended:
+            yield future, reports.get(future) or self._report_of(future)
+
+    def _report_of(self, future: Future[Any]) -> StepReport:
         try:
             report: StepReport = future.result()
         except CancelledError as error:
             raise _lost(self._client) from error
         except Exception as error:  # noqa: BLE001 - of the cluster, as a worker's death; steps report their own
             dead = getattr(getattr(error, "last_worker", None), "address", "")
-            report = StepReport(None, error, dead)
-        finally:
-            future.release()
+            return StepReport(None, error, dead)
+        return report
+
+    def _hear(self, future: Future[Any], report: StepReport) -> Iterator[Event]:
+        step = self._running.pop(future)
+        slide = step.slide
+        slide.running -= 1
+        if slide.suspect is step:
+            slide.suspect = None
+        future.release()
         if report.error is not None:
             yield from self._failed(step, report.error, report.worker)
         else:

@@ -154,27 +154,17 @@ def _texts() -> list[Seed]:
             )
         ],
     }
-    lab = {
-        "name": "lab",
-        "hematoxylin": [0.65, 0.7, 0.29],
-        "dab": [0.27, 0.57, 0.78],
-        "dab_gain": 1.2,
-        "white": [240.0, 240.0, 242.0],
-        "intense_floor_pct": 0.5,
-        "classifier": "membrane",
-        "classifier_sha256": "0" * 64,
-        "controls": {"0": 2, "3+": 2},
-        "statements": {"agreement": "0.8"},
-    }
     coefficients = json.loads((resources.files("wsi_her2.models.membrane") / "coefficients.json").read_text())
     trees = (
         ("regions", "regions.geojson", regions),
-        ("lab", "lab.json", lab),
+        ("lab", "lab.json", _LAB),
         ("model", "coefficients.json", coefficients),
     )
     seeds = [Seed(kind, name, _from_tree(name, tree)) for kind, name, tree in trees]
     for number, text in enumerate(REGIONS):
         seeds.append(Seed("regions", f"crafted {number}", _fixed(f"{number}.geojson", text)))
+    for number, text in enumerate(LABS):
+        seeds.append(Seed("lab", f"crafted {number}", _fixed(f"{number}.json", text)))
     presets = Path(__file__).resolve().parents[2] / "configs"
     for path in sorted(presets.glob("*.yaml")):
         seeds.append(Seed("config", path.name, _yaml(path.read_text(encoding="utf-8"))))
@@ -233,6 +223,34 @@ REGIONS: tuple[Callable[[], str | bytes], ...] = (
     lambda: " " * 80_000_000,
 )
 """Annotations that are made to harm."""
+
+_LAB: dict[str, Any] = {
+    "name": "lab",
+    "hematoxylin": [0.65, 0.7, 0.29],
+    "dab": [0.27, 0.57, 0.78],
+    "dab_gain": 1.2,
+    "white": [240.0, 240.0, 242.0],
+    "intense_floor_pct": 0.5,
+    "classifier": "membrane",
+    "classifier_sha256": "0" * 64,
+    "controls": {"0": 2, "3+": 2},
+    "statements": {"agreement": "0.8"},
+}
+
+
+def _lab(**changes: Any) -> Callable[[], str]:
+    return lambda: json.dumps(_LAB | changes)
+
+
+LABS: tuple[Callable[[], str | bytes], ...] = (
+    _lab(dab=[0.27, 0.57, -1e308]),
+    _lab(dab=[1e-200, 2e-200, 1e-200], hematoxylin=[2e-200, 1e-200, 1e-200]),
+    _lab(dab=[0.65, 0.7, 0.29]),
+    _lab(white=[1e308, 1e308, 1e308]),
+    _lab(white=[-1.0, 0.0, 0.0]),
+    _lab(statements={str(number): "x" for number in range(100_000)}),
+)
+"""Laboratory profiles whose numbers cannot be computed with, and one that is too long."""
 
 YAMLS: tuple[Callable[[], str | bytes], ...] = (
     lambda: (

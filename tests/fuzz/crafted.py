@@ -216,6 +216,14 @@ def tiny_tiles() -> bytes:
     return tiff([tiled_page(100_000, 100_000, [jpeg(_GREY)], tile=(16, 16), compression=JPEG, photometric=6)])
 
 
+def tiles_of_one_row() -> bytes:
+    """5,000 x 5,000 px in tiles of 256 x 1: a hundred thousand would be needed, and the table is for 400."""
+    data = jpeg(_GREY)
+    page = tiled_page(5_000, 5_000, [data], tile=(256, 1), compression=JPEG, photometric=6)
+    page.offsets, page.counts = [8] * 400, [len(data)] * 400
+    return tiff([page])
+
+
 def no_samples() -> bytes:
     """Pixels of 65,535 samples of 65,535 bits."""
     return _with(_with(pyramid(1), SAMPLES, 65_535), BITS, 65_535)
@@ -259,6 +267,11 @@ def hamamatsu_whose_jpeg_is_larger() -> bytes:
     frame = data.find(b"\xff\xc0")
     struct.pack_into(">HH", data, frame + 5, 65_500, 65_500)
     return bytes(data)
+
+
+def hamamatsu_with_a_name_in_another_code() -> bytes:
+    """An NDPI with a property whose name is Japanese in Shift JIS."""
+    return hamamatsu("\u691c\u4f53=1\r\nProduct=C9600-12\r\n".encode("shift_jis"))
 
 
 def resolution_of_nothing() -> bytes:
@@ -311,11 +324,13 @@ SLIDES: dict[str, Callable[[], bytes]] = {
         four_billion_tiles,
         tile_of_two_gigabytes,
         tiny_tiles,
+        tiles_of_one_row,
         no_samples,
         description_of_megabytes,
         xml_bomb,
         hamamatsu_of_billions,
         hamamatsu_whose_jpeg_is_larger,
+        hamamatsu_with_a_name_in_another_code,
         resolution_of_nothing,
         level_larger_than_the_first,
     )

@@ -36,7 +36,7 @@ from tests.fuzz.tiff_bytes import (
 TILE_PX = 128
 JPEG, DEFLATE, LZW = 7, 8, 5
 SUBFILE_TYPE = 254
-NDPI_FORMAT, NDPI_LENS, NDPI_X, NDPI_Y, NDPI_Z = 65420, 65421, 65422, 65423, 65424
+NDPI_FORMAT, NDPI_LENS, NDPI_X, NDPI_Y, NDPI_Z, NDPI_PROPERTIES = 65420, 65421, 65422, 65423, 65424, 65449
 _FLOAT, _SIGNED = 11, 9
 
 
@@ -102,14 +102,19 @@ def aperio(mpp: str = "0.5") -> bytes:
     return pyramid(description=text.encode())
 
 
-def hamamatsu() -> bytes:
-    """A slide as a NanoZoomer lays it out: each level one JPEG with restart markers, and a macro image."""
+def hamamatsu(properties: bytes = b"") -> bytes:
+    """A slide as a NanoZoomer lays it out: each level one JPEG with restart markers, and a macro image.
+
+    `properties` are lines of `name=value`, each with both ends of line.
+    """
     pixels = tissue()
     pages = [
         _ndpi_page(pixels, 20.0, restart_marker_blocks=8),
         _ndpi_page(pixels[::2, ::2], 10.0, restart_marker_blocks=8),
         _ndpi_page(pixels[::4, ::4], -1.0),
     ]
+    if properties:
+        pages[0].tags[NDPI_PROPERTIES] = (ASCII, properties + b"\0")
     return tiff(pages, ndpi=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.conftest import MEMORY_MB, SECONDS
-from tests.fuzz.corpus import REGIONS, TABLES, YAMLS
+from tests.fuzz.corpus import LABS, REGIONS, TABLES, YAMLS
 from tests.fuzz.crafted import SLIDES
 from tests.fuzz.crafted_models import BUNDLES, KERAS
 from tests.fuzz.pool import Child
@@ -30,7 +30,9 @@ REFUSED = {
     "directory_that_follows_itself": "in a circle",
     "directories_below_directories": "in a circle",
     "many_directories": "more than 2,000 images",
+    "four_billion_tiles": "takes 17,179,869,180 bytes",
     "tiny_tiles": "cannot hold",
+    "tiles_of_one_row": "100,000 tiles, and its table has 400",
     "no_samples": "bytes of memory",
     "description_of_megabytes": "bytes of description",
     "tile_of_two_gigabytes": "2,147,483,632 bytes",
@@ -72,6 +74,12 @@ def test_configurations_that_are_made_to_harm_do_none(child: Child, number: int,
     verdict = child.use("config", text_of(YAMLS[number], tmp_path / "config.yaml"), 0)
     assert verdict.outcome in ("ok", "refused"), verdict
     assert verdict.what in ("", "ConfigurationError")
+
+
+@pytest.mark.parametrize("number", range(len(LABS)))
+def test_laboratory_profiles_that_are_made_to_harm_are_refused(child: Child, number: int, tmp_path: Path) -> None:
+    verdict = child.use("lab", text_of(LABS[number], tmp_path / "lab.json"), 0)
+    assert (verdict.outcome, verdict.what) == ("refused", "LabProfileError"), verdict
 
 
 @pytest.mark.parametrize("number", range(len(TABLES)))

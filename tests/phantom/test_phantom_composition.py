@@ -6,7 +6,7 @@ import pytest
 from wsi_her2.errors import HER2Error
 from wsi_her2.phantom import PhantomError, PhantomSpec, make_phantom, score_of_fractions
 from wsi_her2.phantom.cells import largest_remainder
-from wsi_her2.phantom.tissue import Tissue
+from wsi_her2.phantom.tissue import Tissue, draw_architecture
 
 SMALL = {"width_mm": 0.7, "height_mm": 0.7, "mpp": 0.5, "look": "oesophagus_tma"}
 
@@ -127,3 +127,11 @@ def test_largest_remainder_splits_exactly():
         parts = largest_remainder(total, (0.04, 0.08, 0.18, 0.70))
         assert parts.sum() == total
         assert np.abs(parts - np.array((0.04, 0.08, 0.18, 0.70)) * total).max() < 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_duct_of_which_a_field_shows_the_lumen_alone_is_drawn():
+    spec = PhantomSpec(score="2+", width_mm=0.05, height_mm=0.05, mpp=0.5, seed=4)
+    architecture = draw_architecture(spec, np.random.default_rng([spec.seed, 1]), filled=True)
+    assert any(part.mask.all() for part in architecture.compartments), "else nothing is asked here"
+    assert len(make_phantom(spec, filled=True).cells) == 0

@@ -87,6 +87,20 @@ def test_the_message_says_which_file_what_is_wrong_and_what_to_do(tmp_path: Path
         refuse_impossible_tiff(written(tmp_path / "huge.tif", tiff([page])))
 
 
+@pytest.mark.parametrize(("entries", "refused"), [(16, False), (17, False), (15, True)])
+def test_a_table_for_fewer_tiles_than_the_image_has_is_refused(
+    entries: int, refused: bool, tmp_path: Path
+) -> None:
+    page = page_of(tissue(512), 7)
+    page.counts, page.offsets = [100] * entries, [8] * entries
+    path = written(tmp_path / "slide.tif", tiff([page]))
+    if refused:
+        with pytest.raises(UnsupportedSlide, match=r"512 x 512 px in tiles of 128 x 128: that is 16 tiles.* 15"):
+            refuse_impossible_tiff(path)
+    else:
+        refuse_impossible_tiff(path)
+
+
 def test_directories_below_directories_are_looked_at(tmp_path: Path) -> None:
     outer, inner = page_of(tissue(128), 7), tiled_page(10**9, 5, [b"\0" * 64])
     content = bytearray(tiff([_with_room_for_one_below(outer), inner]))

@@ -67,7 +67,14 @@ def test_what_is_no_profile_is_named(tmp_path, content):
         read_profile(tmp_path / "missing.json")
 
 
-@pytest.mark.parametrize("dab", [(0.65, 0.7, 0.29), (0.0, 0.0, 0.0), (1.3, 1.4, 0.58)])
+@pytest.mark.parametrize("changed", [{"dab": (0.3, 0.5, -1e308)}, {"white": (240.0, 1e308, 240.0)}])
+def test_numbers_that_no_fit_gives_are_no_profile(tmp_path, changed):
+    (tmp_path / "lab.json").write_text(json.dumps(json.loads(profile().model_dump_json()) | changed))
+    with pytest.raises(LabProfileError, match=next(iter(changed))):
+        read_profile(tmp_path / "lab.json")
+
+
+@pytest.mark.parametrize("dab", [(0.65, 0.7, 0.29), (0.0, 0.0, 0.0), (1.3, 1.4, 0.58), (1e-200, 2e-200, 0.0)])
 def test_stains_that_cannot_be_told_apart_are_no_profile(tmp_path, dab):
     described = {
         "name": "lab",

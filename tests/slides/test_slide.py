@@ -12,6 +12,7 @@ import openslide
 import pytest
 import tifffile
 
+from tests.fuzz.crafted import SLIDES
 from wsi_her2.errors import SlideError, SlideNotFound, SlideReadError, UnsupportedSlide
 from wsi_her2.slides import slide as slide_module
 from wsi_her2.slides.backends import MemoryBackend
@@ -385,6 +386,14 @@ def test_any_file_name_opens(ihc_slide_path, tmp_path, name, backend):
 def test_real_files_of_every_format_open(real_slides, name):
     with open_slide(real_slides / name) as slide:
         assert slide.read(0, 0, 8, 8).shape == (8, 8, 3)
+
+
+def test_a_property_with_a_name_in_another_code_is_left_out(tmp_path):
+    path = tmp_path / "slide.ndpi"
+    path.write_bytes(SLIDES["hamamatsu_with_a_name_in_another_code"]())
+    with open_slide(path, backend="openslide") as slide:
+        assert slide.properties["hamamatsu.Product"] == "C9600-12"
+        assert slide.read(200, 200, 64, 64).std() > 5
 
 
 def test_ndpi_is_read_at_every_level(real_slides):

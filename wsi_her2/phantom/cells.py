@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_her2.phantom.composition import PhantomSpec
 from wsi_her2.phantom.noise import Field, gaussian_field
-from wsi_her2.phantom.tissue import Architecture, Compartment, Tissue, contours_at
+from wsi_her2.phantom.tissue import Architecture, Compartment, Tissue, contours_at, depth_inside
 
 Mask = NDArray[np.bool_]
 CellTable = NDArray[np.void]
@@ -250,8 +250,7 @@ def _epithelium(
     found: list[CellTable] = []
     if not part.mask.any():
         return found
-    depth = cv2.distanceTransform(part.mask.astype(np.uint8), cv2.DIST_L2, 5)
-    depth = cv2.GaussianBlur(np.maximum(depth - np.float32(0.5), 0) * np.float32(pitch), (0, 0), 1.0)
+    depth = cv2.GaussianBlur(depth_inside(part.mask, pitch), (0, 0), 1.0)
     covered = np.zeros(part.mask.shape, np.uint8)
     normal = part.kind == Tissue.NORMAL_DUCT
     if part.wall_um:

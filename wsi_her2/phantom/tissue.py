@@ -148,7 +148,7 @@ def draw_architecture(spec: PhantomSpec, rng: np.random.Generator, *, filled: bo
     vessels = _vessels(rng, pitch, tissue & ~_grow(epithelial, 16, pitch) & ~fat)
     necrosis = _necrosis(spec, rng, pitch, tumour, in_situ)
     lymphoid = gaussian_field(rng, shape, 90 / pitch)
-    outside = _depth_um(~epithelial, pitch)
+    outside = depth_inside(~epithelial, pitch)
     cos2, sin2 = _fibres(rng, shape, pitch, outside)
     loose = 0.5 + 0.28 * gaussian_field(rng, shape, 120 / pitch) + 0.1 * gaussian_field(rng, shape, 25 / pitch)
     cord_mask = _drawn(cords, shape, pitch)
@@ -208,8 +208,21 @@ def _within(spec: PhantomSpec, pitch_px: int, shape: tuple[int, int]) -> Mask:
     return inside
 
 
-def _depth_um(mask: Mask, pitch: float) -> Field:
-    """Distance of each point of the mask to its outside, in microns; half a grid step is taken off."""
+def depth_inside(mask: Mask, pitch: float) -> Field:
+    """Distance of each point of a mask to its outside, in microns; half a grid step is taken off.
+
+    Parameters
+    ----------
+    mask
+        ``bool``; on the layout grid.
+    pitch
+        Microns between its points.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``float32``; a million grid steps where the mask has no outside.
+    """
     distance: Field = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
     # Where there is no outside at all the transform returns the largest float.
     return np.clip(distance - np.float32(0.5), 0, 1e6) * np.float32(pitch)
@@ -281,7 +294,7 @@ def _outline_depth(
         inside = 1 - (np.abs(u) ** 3 + np.abs(v) ** 3) ** (1 / 3)
         depth = inside * 0.46 * min(width - left, height) + 0.03 * min(width, height) * blob
     signed = (depth + rough) > 0
-    result = _depth_um(signed, pitch) - _depth_um(~signed, pitch)
+    result = depth_inside(signed, pitch) - depth_inside(~signed, pitch)
     # Pieces too small to be tissue would only be specks at the edge.
     return cv2.GaussianBlur(result, (0, 0), 0.7)
 
@@ -394,7 +407,7 @@ def _lobules(
                 continue
             everything |= acinus
     mask = everything.astype(bool)
-    return [Compartment(Tissue.NORMAL_DUCT, mask, _depth_um(mask, pitch) > 15, 15.0, 1)], mask
+    return [Compartment(Tissue.NORMAL_DUCT, mask, depth_inside(mask, pitch) > 15, 15.0, 1)], mask
 
 
 def _fat(spec: PhantomSpec, rng: np.random.Generator, shape: tuple[int, int], pitch: float, free: Mask) -> Mask:
@@ -453,7 +466,7 @@ def _tumour(
             mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
             hollow = np.zeros(shape, bool)
             if name == "glandular":
-                depth = cv2.GaussianBlur(_depth_um(mask, pitch), (0, 0), 1.0)
+                depth = cv2.GaussianBlur(depth_inside(mask, pitch), (0, 0), 1.0)
                 hollow = depth > (2.2 * wall if tight else wall)
             found.append(
                 Compartment(
@@ -568,12 +581,12 @@ def _necrosis(
     solid = np.zeros(shape, bool)
     for part in tumour:
         solid |= part.mask & ~part.lumen
-    depth = _depth_um(solid, pitch)
+    depth = depth_inside(solid, pitch)
     field = gaussian_field(rng, shape, 80 / pitch) + depth / np.float32(40)
     dead |= _top_share(field, solid & (depth > 15), spec.necrosis_share * float(solid.sum()))
     comedo = gaussian_field(rng, shape, 200 / pitch) > 0
     for part in in_situ:
-        dead |= (_depth_um(part.mask, pitch) > 62) & comedo
+        dead |= (depth_inside(part.mask, pitch) > 62) & comedo
     return dead
 
 

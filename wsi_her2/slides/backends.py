@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -91,7 +92,7 @@ class OpenSlideBackend:
                 self._slide.level_dimensions, self._slide.level_downsamples, strict=True
             )
         )
-        self.properties = dict(self._slide.properties)
+        self.properties = _that_can_be_asked_for(self._slide.properties)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGBA pixels; see `Backend.read`."""
@@ -245,6 +246,15 @@ def over_white(pixels: Pixels) -> RGB:
     alpha = opacity.astype(np.uint16)
     blended = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
     return blended.astype(np.uint8)
+
+
+def _that_can_be_asked_for(properties: Mapping[str, str]) -> dict[str, str]:
+    """Properties, without those whose name is not in UTF-8: OpenSlide lists them and does not give them."""
+    found = {}
+    for name in properties:
+        with suppress(KeyError):
+            found[name] = properties[name]
+    return found
 
 
 def _openslide_names(properties: Mapping[str, Any]) -> dict[str, str]:

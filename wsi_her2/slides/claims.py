@@ -44,7 +44,9 @@ MAX_TEXT_BYTES = 8 * 2**20
 """Of a description. Those that hold a label and a macro image, as Philips writes, take one or two megabytes."""
 
 _WIDTH, _LENGTH, _BITS, _DESCRIPTION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 270, 277, 278
-_TILE_WIDTH, _TILE_LENGTH, _TILE_COUNTS, _SUB_DIRECTORIES, _NDPI = 322, 323, 325, 330, 65420
+_STRIP_OFFSETS, _STRIP_COUNTS = 273, 279
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS, _SUB_DIRECTORIES, _NDPI = 322, 323, 324, 325, 330, 65420
+_TABLES = {_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS}
 _MOST_TILES = 4_000_000
 _NUMBERS = {_WIDTH, _LENGTH, _BITS, _SAMPLES, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH}
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
@@ -53,9 +55,21 @@ _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 @dataclass(frozen=True)
 class _Directory:
-    """What is needed of a directory: its numbers by tag, the bytes of its description and of its largest tile."""
+    """What is needed of a directory.
+
+    Attributes
+    ----------
+    numbers : dict of int to int
+        By tag.
+    entries : dict of int to int
+        How many tiles or strips a table says it is for, by its tag.
+    table_bytes, text_bytes, largest_tile : int
+        What the largest table of tiles, the description and the largest tile say they take.
+    """
 
     numbers: dict[int, int]
+    entries: dict[int, int]
+    table_bytes: int
     text_bytes: int
     largest_tile: int
 
@@ -130,7 +144,12 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
         raise _impossible(
             path, f"{where} has {directory.text_bytes:,} bytes of description; {MAX_TEXT_BYTES:,} is the limit"
         )
-    # Room is made for what a tile says it takes before it is read.
+    # Room is made for a table, and for what a tile says it takes, before either is read.
+    if directory.table_bytes > size:
+        raise _impossible(
+            path,
+            f"the table of tiles of {where} says it takes {directory.table_bytes:,} bytes of a file of {size:,}",
+        )
     if directory.largest_tile > max(size, MAX_TILE_BYTES):
         raise _impossible(
             path, f"a tile of {where} says it takes {directory.largest_tile:,} bytes of a file of {size:,}"
@@ -138,12 +157,29 @@ def _refuse_impossible(directory: _Directory, number: int, size: int, path: Path
     if _NDPI in directory.numbers:
         # A level is one JPEG there, as large as it is; OpenSlide decodes it in parts.
         return
+    _refuse_too_few_tiles(directory, where, path)
     across = directory.of(_TILE_WIDTH, width)
     down = directory.of(_TILE_LENGTH, min(directory.of(_ROWS_PER_STRIP, length), length))
     decoded = across * down * directory.of(_SAMPLES, 1) * max(1, directory.of(_BITS, 8) // 8)
     if decoded > MAX_TILE_BYTES:
         raise _impossible(
             path, f"one tile of {where} takes {decoded:,} bytes of memory; {MAX_TILE_BYTES:,} is the limit"
+        )
+
+
+def _refuse_too_few_tiles(directory: _Directory, where: str, path: Path) -> None:
+    """Refuse tiles of a size at which the image has more than the table is for: readers look for each of them."""
+    width, length = directory.of(_WIDTH, 0), directory.of(_LENGTH, 0)
+    across, down = directory.of(_TILE_WIDTH, 0), directory.of(_TILE_LENGTH, 0)
+    if not across or not down:
+        return
+    needed = -(-width // across) * -(-length // down)
+    there = min(directory.entries.get(tag, needed) for tag in (_TILE_OFFSETS, _TILE_COUNTS))
+    if there < needed:
+        raise _impossible(
+            path,
+            f"{where} says it has {width:,} x {length:,} px in tiles of {across:,} x {down:,}: that is {needed:,} "
+            f"tiles, and its table has {there:,}",
         )
 
 
@@ -221,11 +257,15 @@ def _directory(
     if len(table) < count * entry_bytes:
         return None
     numbers: dict[int, int] = {}
-    text_bytes = largest_tile = 0
+    entries: dict[int, int] = {}
+    table_bytes = text_bytes = largest_tile = 0
     below: list[int] = []
     for start in range(0, len(table), entry_bytes):
         tag, kind, values = struct.unpack_from(entry_code, table, start)
         place = table[start + entry_bytes - room : start + entry_bytes]
+        if tag in _TABLES and kind in _CODES:
+            entries[tag] = max(entries.get(tag, 0), values)
+            table_bytes = max(table_bytes, values * struct.calcsize(order + _CODES[kind]))
         if tag == _NDPI:
             numbers[tag] = 1
         elif tag == _DESCRIPTION:
@@ -239,7 +279,7 @@ def _directory(
             largest_tile = max(_numbers(stream, order, kind, values, place), default=0)
         elif tag == _SUB_DIRECTORIES and kind in _CODES and 0 < values <= size:
             below += _numbers(stream, order, kind, min(values, MAX_DIRECTORIES), place)
-    return _Directory(numbers, text_bytes, largest_tile), below, at + len(head) + len(table)
+    return _Directory(numbers, entries, table_bytes, text_bytes, largest_tile), below, at + len(head) + len(table)
 
 
 def _first_number(stream: IO[bytes], order: str, kind: int, values: int, place: bytes) -> int:

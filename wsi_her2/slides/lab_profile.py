@@ -28,6 +28,12 @@ GAIN_RANGE = (0.2, 5.0)
 
 _MAX_BYTES = 1_000_000
 
+_Channel = Annotated[float, Field(ge=-10, le=10)]
+_StainColour = tuple[_Channel, _Channel, _Channel]
+"""Of any length, as it need not be one. Numbers from a damaged file can be too large to be squared."""
+
+_GreyLevel = Annotated[float, Field(gt=0, le=255)]
+
 
 class LabProfile(BaseModel):
     """What was fitted for a laboratory.
@@ -58,10 +64,10 @@ class LabProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[\w][\w .+-]{0,79}$")
-    hematoxylin: Vector
-    dab: Vector
+    hematoxylin: _StainColour
+    dab: _StainColour
     dab_gain: Annotated[float, Field(ge=GAIN_RANGE[0], le=GAIN_RANGE[1])]
-    white: Vector
+    white: tuple[_GreyLevel, _GreyLevel, _GreyLevel]
     intense_floor_pct: Annotated[float, Field(ge=0, le=10)] | None = None
     cell_cutoffs: CellCutoffs | None = None
     classifier: str
@@ -74,7 +80,7 @@ class LabProfile(BaseModel):
     def _stains_differ(self) -> LabProfile:
         scale = np.linalg.norm([self.hematoxylin, self.dab], axis=1)
         # Vectors that point the same way cannot be told apart; 1 degree does not come from a fit.
-        if not (scale > 0).all() or np.linalg.norm(np.cross(self.hematoxylin, self.dab)) < 0.02 * scale.prod():
+        if scale.min() < 0.01 or np.linalg.norm(np.cross(self.hematoxylin, self.dab)) < 0.02 * scale.prod():
             raise ValueError("hematoxylin and dab must be two different colours")
         return self
 
