@@ -411,6 +411,8 @@ def _why(error: sqlite3.Error) -> str:
         return "the disk is full. Free space, then try again; all earlier reviews are kept."
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return f"damaged, or not a journal of reviews ({error}). Put the last copy of it in its place."
+    if code == sqlite3.SQLITE_IOERR:
+        return f"the disk failed ({error}). Look at its space and at your quota, then try again."
     return f"the journal cannot be used ({error})"
 
 

@@ -177,7 +177,7 @@ def test_a_review_names_no_regions_but_those_drawn_on_its_slide(journal: Journal
         (square(side=float("nan")), "numbers"),
         (square(side=1e300), "far beyond"),
         ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}]}, "polygons"),
-        ({"type": "FeatureCollection", "features": "x"}, ""),
+        ({"type": "FeatureCollection", "features": "x"}, "attribute"),
         ({"type": "Feature"}, "FeatureCollection"),
         ({"type": "FeatureCollection", "features": square()["features"] * 501}, "500 regions"),  # type: ignore[operator]
         (
@@ -346,6 +346,37 @@ def test_a_writer_that_does_not_let_go_is_named(
     with pytest.raises(JournalError, match="another program"):
         journal.add_review(unsure())
     hanging.close()
+    journal.add_review(unsure())
+
+
+NO_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+from pipelines.review.journal import Journal, new_review
+from wsi_her2.errors import JournalError
+path = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5000,) * 2)
+try:
+    for _ in range(9):
+        Journal(path).add_review(new_review(slide_id="s", reviewer="A", verdict="unsure", comment="x" * 4000))
+        print("signed")
+except JournalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_where_there_is_no_room_a_review_is_refused_and_the_earlier_ones_stay(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.add_review(unsure())
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(tmp_path / JOURNAL_FILE)], capture_output=True, text=True, check=False
+    )
+    *signed, said = done.stdout.splitlines() or [done.stderr]
+    assert "quota" in said
+    assert len(journal.reviews()) == 1 + len(signed) < 9
     journal.add_review(unsure())
 
 
