@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -25,10 +26,10 @@ from pipelines.fingerprint import software_version
 from pipelines.record import PAGE_FILE, SLIDES_FILE
 from pipelines.review.access import Access, Guarded
 from pipelines.review.answers import (
+    FailuresExplained,
     as_file,
     as_json,
     explain_error,
-    explain_failure,
     explain_status,
     json_of,
     number_of,
@@ -115,9 +116,8 @@ def create_app(run: ReviewRun, access: Access, *, tile_px: int = TILE_PX) -> ASG
         exception_handlers={
             HTTPException: explain_status,
             HER2Error: explain_error,
-            # A handler for Exception would answer and then raise it again, which ends the connection.
-            BaseException: explain_failure,
         },
+        middleware=[Middleware(FailuresExplained)],
         lifespan=lifespan,
     )
     return Guarded(app, access)
