@@ -141,12 +141,18 @@ def _regions(folder: Path, output: Path, options: ExportOptions) -> Exported:
     if options.reviewer is not None:
         drawings = [drawn for drawn in drawings if drawn.reviewer.casefold() == options.reviewer.casefold()]
     written = write_regions(folder, output, drawings)
-    if not written.paths and not written.left_out:
-        raise ConfigurationError(f"{folder}: nobody has drawn regions" + _by(options.reviewer))
+    left_out = tuple(f"{slide} is left out: {why}" for slide, why in written.left_out.items())
+    if not written.paths:
+        raise ConfigurationError(
+            f"{folder}: " + ("; ".join(left_out) or "nobody has drawn regions" + _by(options.reviewer))
+        )
     slides = " ".join(shlex.quote(path) for path in written.paths)
-    then = f"wsi-her2 score {slides} --roi {shlex.quote(str(output))} -o NEW_FOLDER" if written.paths else ""
-    notes = tuple(f"{slide} is left out: {why}" for slide, why in written.left_out.items())
-    return Exported(output, f"regions of {_counted(len(written.paths), 'slide')}", notes, then)
+    return Exported(
+        output,
+        f"regions of {_counted(len(written.paths), 'slide')}",
+        (*left_out, "only these slides have regions; score them with the options of the run (argv in run.json)"),
+        f"wsi-her2 score {slides} --roi {shlex.quote(str(output))} -o NEW_FOLDER",
+    )
 
 
 def _signed_by(folder: Path, options: ExportOptions) -> list[Review]:

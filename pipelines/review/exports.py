@@ -248,6 +248,8 @@ def write_regions(folder: Path, output: Path, drawings: Iterable[DrawnRegions]) 
         if len(slides) > 1:
             left_out |= dict.fromkeys((slide[0] for slide in slides), f"several slides would have the file {name}")
     files = {name: slides[0] for name, slides in named.items() if len(slides) == 1}
+    if not files:
+        return WrittenRegions((), left_out)
     output.mkdir(parents=True, exist_ok=True)
     for path in sorted(output.iterdir()):
         if path.suffix.lower() in REGION_SUFFIXES and path.name not in files:

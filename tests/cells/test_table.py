@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wsi_her2.cells.field import Cells
-from wsi_her2.cells.table import join_parts, rows_of, surroundings, tumour_cells, write_part
+from wsi_her2.cells.table import cell_columns, join_parts, rows_of, surroundings, tumour_cells, write_part
 
 COLUMNS = {
     "x": "int32",
@@ -130,6 +130,20 @@ def test_tumour_cells_are_the_tumour_cells_in_order(parts, tmp_path):
     table = pd.read_parquet(path)
     expected = table[table["tumour"]].drop(columns="tumour").reset_index(drop=True)
     pd.testing.assert_frame_equal(read, expected, check_dtype=False)
+
+
+def test_columns_of_a_table_are_read_whole_whatever_their_type(parts, tmp_path):
+    path = tmp_path / "cells.parquet"
+    list(join_parts(parts, path, 0.5))
+    columns, table = cell_columns(path, list(COLUMNS)), pd.read_parquet(path)
+    for name in COLUMNS:
+        assert columns[name].dtype == table[name].dtype
+        np.testing.assert_array_equal(columns[name], table[name])
+    list(join_parts(parts[1:2], path, 0.5))
+    assert {name: len(column) for name, column in cell_columns(path, ["x", "tumour"]).items()} == {
+        "x": 0,
+        "tumour": 0,
+    }
 
 
 def test_counting_cells_imports_neither_pandas_nor_scipy(tmp_path):

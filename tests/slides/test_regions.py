@@ -2,12 +2,15 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsi_her2 import open_slide
 from wsi_her2.errors import RegionsError
-from wsi_her2.slides.regions import RegionNames, restrict
+from wsi_her2.slides.regions import Region, RegionNames, contains, cover, parse_regions, restrict, what_counts
 from wsi_her2.slides.slide import slide_from_array
 from wsi_her2.slides.tissue import detect_tissue
 
@@ -101,3 +104,50 @@ def test_coordinates_are_those_of_level_0_for_a_slide_that_is_read(real_slides, 
     kept, _ = restrict(whole, path)
     assert 0.35 < kept.area_mm2 / whole.area_mm2 < 0.65
     assert not kept.tissue[:, kept.tissue.shape[1] // 2 + 2 :].any()
+
+
+corners = st.tuples(st.integers(-50, 150), st.integers(-50, 150))
+
+
+@given(st.lists(corners, min_size=3, max_size=12))
+def test_points_are_within_an_outline_as_opencv_has_it_by_the_even_odd_rule(ring):
+    """On half pixels, so that no point lies on a line, of which either side may be right."""
+    points = np.random.default_rng(0).integers(-60, 160, (300, 2))
+    doubled = tuple((2 * x + 1, 2 * y + 1) for x, y in ring)
+    drawn = np.zeros((600, 600), np.uint8)
+    cv2.fillPoly(drawn, [np.array(doubled, np.int32) + 200], 1)
+    cv2.polylines(drawn, [np.array(doubled, np.int32) + 200], True, 2, thickness=3)
+    seen = drawn[2 * points[:, 1] + 200, 2 * points[:, 0] + 200]
+    found = contains([Region("x", (doubled,))], 2 * points)
+    assert (found == (seen == 1))[seen < 2].all()
+
+
+def test_points_in_a_hole_are_outside_and_regions_are_joined():
+    hole = Region("x", (((0, 0), (100, 0), (100, 100), (0, 100)), ((25, 25), (75, 25), (75, 75), (25, 75))))
+    inner = Region("x", (((40, 40), (60, 40), (60, 60), (40, 60)),))
+    points = np.array([[10, 10], [50, 50], [30, 30], [200, 50], [99, 1]])
+    assert contains([hole], points).tolist() == [True, False, False, False, True]
+    assert contains([hole, inner], points).tolist() == [True, True, False, False, True]
+    assert contains([], points).tolist() == [False] * 5
+    assert contains([hole], points[:0]).shape == (0,)
+
+
+def test_outlines_that_would_take_minutes_are_refused():
+    zigzag = tuple((number, 1e6 * (number % 2)) for number in range(2000))
+    points = np.random.default_rng(0).integers(0, 1_000_000, (400_000, 2))
+    with pytest.raises(RegionsError, match="intricate"):
+        contains([Region("x", (zigzag,))], points)
+
+
+def test_all_counts_but_what_is_excluded_where_nothing_is_included(mask):
+    outer, inner = (
+        parse_regions({"type": "FeatureCollection", "features": [square(*where)]})
+        for where in ((200, 200, 1000), (400, 400, 300))
+    )
+    assert what_counts((), (), mask.overview).all()
+    np.testing.assert_array_equal(what_counts((), inner, mask.overview), ~cover(inner, mask.overview))
+    both = what_counts(outer, inner, mask.overview)
+    np.testing.assert_array_equal(both, cover(outer, mask.overview) & ~cover(inner, mask.overview))
+    assert parse_regions({"type": "FeatureCollection", "features": []}) == ()
+    with pytest.raises(RegionsError):
+        parse_regions({"type": "FeatureCollection", "features": [{"type": "Polygon"}]})
