@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipelines.fingerprint import software_version
-from pipelines.record import PAGE_FILE, SLIDES_FILE
+from pipelines.record import PAGE_FILE, SLIDES_FILE, run_config, run_state
 from pipelines.review.access import Access, Guarded
 from pipelines.review.answers import (
     FailuresExplained,
@@ -198,7 +198,7 @@ class _Pages:
         content: dict[str, Any] = {
             "title": run.output.name,
             "folder": str(run.output),
-            "state": run.state(),
+            "state": run_state(run.output),
             "version": software_version(),
             "reviewer": run.reviewer,
             "reasons": list(REASONS),
@@ -267,7 +267,7 @@ class _Pages:
 
         def pack(store: PatchStore) -> bytes:
             result = self._run.result(request.path_params["slide_id"])
-            limits = result.settings.gate if result.settings is not None else self._run.config().gate
+            limits = result.settings.gate if result.settings is not None else run_config(self._run.output).gate
             return pack_patches(store, result.modality, limits)
 
         return packed(request, self._layer(request, "patches", pack), "application/octet-stream")
@@ -289,9 +289,8 @@ class _Pages:
 
     def regions(self, request: Request) -> Response:
         """The annotated regions within which a slide was scored."""
-        return as_json(
-            request, regions_of(self._run.result(self._listed(request).row.slide_id), self._run.config())
-        )
+        result = self._run.result(self._listed(request).row.slide_id)
+        return as_json(request, regions_of(result, run_config(self._run.output)))
 
     # Reviews.
 
