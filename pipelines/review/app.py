@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -59,7 +58,6 @@ _STATIC_TYPES = {
 _WORKLIST, _SLIDE = "worklist.html", "slide.html"
 _LAYER_BYTES = 32 * 2**20
 _TILE_LIMIT_S = 60.0
-_AFTER_FIRST_VIEW_S = 5.0
 _REVIEW_BYTES, _REGIONS_BYTES = 64_000, 8_000_000
 
 if TYPE_CHECKING:
@@ -274,7 +272,7 @@ class _Pages:
 
     def tissue(self, request: Request) -> Response:
         """The tissue mask of a slide."""
-        drawn = self._layer(request, "tissue", lambda store: draw_tissue(store.read_overview()))
+        drawn = self._layer(request, "tissue", lambda store: draw_tissue(*store.read_tissue()))
         return Response(drawn, media_type="image/png")
 
     def cells(self, request: Request) -> Response:
@@ -373,6 +371,6 @@ def _download(text: str, name: str) -> Response:
 
 
 def _load_ahead() -> None:
-    """Import what the first look at cells would otherwise wait for, once the first view has what it needs."""
-    time.sleep(_AFTER_FIRST_VIEW_S)
-    import_module("pyarrow.parquet")
+    """Import what the first look at a slide and its cells would otherwise wait for."""
+    for module in ("simplejpeg", "openslide", "tifffile", "pyarrow.parquet"):
+        import_module(module)

@@ -30,7 +30,7 @@ from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.slides.regions import UsedRegions, read_regions
 from wsi_her2.slides.store import PatchStore
-from wsi_her2.slides.tissue import TissueMask
+from wsi_her2.slides.tissue import Mask
 
 REFUSED_REASONS = ("unreadable", *FAULTS, "not_counted")
 """Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none by the limits
@@ -114,13 +114,13 @@ def _headed(header: Mapping[str, Any]) -> bytes:
     return len(text).to_bytes(4, "little") + text
 
 
-def draw_tissue(mask: TissueMask) -> bytes:
-    """The mask as PNG with transparency, over the box of its overview: tissue in green, ink in magenta."""
+def draw_tissue(tissue: Mask, pen: Mask) -> bytes:
+    """Tissue in green and ink in magenta (both bool H x W, over the box of the overview) as PNG with transparency."""
     from PIL import Image
 
-    layer = np.zeros(mask.tissue.shape, np.uint8)
+    layer = np.zeros(tissue.shape, np.uint8)
     thickness = max(1, round(max(layer.shape) / 1000))
-    for region, fill, line in ((mask.tissue, 1, 2), (mask.pen, 3, 4)):
+    for region, fill, line in ((tissue, 1, 2), (pen, 3, 4)):
         layer[region] = fill
         contours, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(layer, contours, -1, line, thickness)
