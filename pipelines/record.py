@@ -14,15 +14,21 @@ from types import TracebackType
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from pipelines.claims import Claims
+from pipelines.configuration import RunConfig
 from pipelines.fingerprint import software_version
 from pipelines.results import add_rows, cannot_write, read_results, write_json
+from wsi_her2.bounded_file import read_bounded
 from wsi_her2.reports.run_page import write_run_page
 from wsi_her2.reports.slide_table import SLIDE_COLUMNS, SlideRow, write_slides_csv
 from wsi_her2.scoring.result import SlideResult
 
 SLIDES_FILE, RUN_FILE, PAGE_FILE = "slides.csv", "run.json", "index.html"
+
+_MAX_RUN_FILE_BYTES = 4_000_000
+"""Of `run.json`, which names the inputs of a run and may be somebody else's."""
 
 
 def describe_machine() -> dict[str, Any]:
@@ -94,11 +100,29 @@ class Record:
 
 def earlier_model(output: Path) -> dict[str, Any] | None:
     """The model that an earlier run into a folder used; None where there was none."""
-    try:
-        model = json.loads((output / RUN_FILE).read_bytes()).get("model")
-    except (OSError, ValueError, AttributeError):
-        return None
+    model = _recorded(output).get("model")
     return model if isinstance(model, dict) else None
+
+
+def run_state(output: Path) -> str:
+    """'running', 'finished' or 'interrupted', as the newest run into a folder says; '' where it does not."""
+    return str(_recorded(output).get("state", ""))
+
+
+def run_config(output: Path) -> RunConfig:
+    """Settings of the newest run into a folder; the defaults where it does not say."""
+    try:
+        return RunConfig.model_validate(_recorded(output)["config"])
+    except (KeyError, ValidationError):
+        return RunConfig()
+
+
+def _recorded(output: Path) -> dict[str, Any]:
+    try:
+        recorded = json.loads(read_bounded(output / RUN_FILE, _MAX_RUN_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def describe_run(argv: Sequence[str], config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,15 @@ def find_regions(
     return found
 
 
+def regions_named(given: Sequence[Path], name: str) -> Path | None:
+    """The file of annotated regions of a name among files and folders of them; None where it has gone."""
+    for path in given:
+        found = path / name if path.is_dir() else path
+        if found.name == name and found.is_file():
+            return found
+    return None
+
+
 def safe_name(stem: str) -> str:
     """A stem as a folder name: letters of any script stay, what a file system or a shell trips over goes."""
     name = unicodedata.normalize("NFC", stem)

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wsi_her2.errors import RegionsError, ReviewError, SlideError
 from wsi_her2.messages import shortened
@@ -145,11 +146,33 @@ def explain_error(request: Request, error: Exception) -> Response:
     return _explained(request, 500, str(error))
 
 
-def explain_failure(request: Request, error: Exception) -> Response:
-    """An error that nobody expected; what it is stands in the log, not in the answer."""
-    _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    said = "Something went wrong in the server; the window in which it was started says what. Reviews are kept."
-    return _explained(request, 500, said)
+class FailuresExplained:
+    """Answers where an error comes through that nobody expected; what it is stands in the log, not in the answer.
+
+    A handler for such errors is no replacement: Starlette raises them again after it, and the connection ends.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        answers = False
+
+        async def noted(message: Message) -> None:
+            nonlocal answers
+            answers = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if answers or scope["type"] != "http":
+                raise
+            request = Request(scope)
+            _log.error("%s %s", request.method, request.url.path, exc_info=error)
+            said = "Something went wrong in the server; the window in which it was started says what."
+            await _explained(request, 500, f"{said} Reviews are kept.")(scope, receive, send)
 
 
 _PLAINER = {"Not Found": "There is no such page here.", "Method Not Allowed": "That cannot be done here."}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipelines.fingerprint import software_version
-from pipelines.record import PAGE_FILE, SLIDES_FILE
+from pipelines.record import PAGE_FILE, SLIDES_FILE, run_config, run_state
 from pipelines.review.access import Access, Guarded
 from pipelines.review.answers import (
+    FailuresExplained,
     as_file,
     as_json,
     explain_error,
-    explain_failure,
     explain_status,
     json_of,
     number_of,
@@ -58,7 +58,6 @@ _STATIC_TYPES = {
 _WORKLIST, _SLIDE = "worklist.html", "slide.html"
 _LAYER_BYTES = 32 * 2**20
 _TILE_LIMIT_S = 60.0
-_AFTER_FIRST_VIEW_S = 5.0
 _REVIEW_BYTES, _REGIONS_BYTES = 64_000, 8_000_000
 
 if TYPE_CHECKING:
@@ -115,9 +114,8 @@ def create_app(run: ReviewRun, access: Access, *, tile_px: int = TILE_PX) -> ASG
         exception_handlers={
             HTTPException: explain_status,
             HER2Error: explain_error,
-            # A handler for Exception would answer and then raise it again, which ends the connection.
-            BaseException: explain_failure,
         },
+        middleware=[Middleware(FailuresExplained)],
         lifespan=lifespan,
     )
     return Guarded(app, access)
@@ -198,7 +196,7 @@ class _Pages:
         content: dict[str, Any] = {
             "title": run.output.name,
             "folder": str(run.output),
-            "state": run.state(),
+            "state": run_state(run.output),
             "version": software_version(),
             "reviewer": run.reviewer,
             "reasons": list(REASONS),
@@ -267,14 +265,14 @@ class _Pages:
 
         def pack(store: PatchStore) -> bytes:
             result = self._run.result(request.path_params["slide_id"])
-            limits = result.settings.gate if result.settings is not None else self._run.config().gate
+            limits = result.settings.gate if result.settings is not None else run_config(self._run.output).gate
             return pack_patches(store, result.modality, limits)
 
         return packed(request, self._layer(request, "patches", pack), "application/octet-stream")
 
     def tissue(self, request: Request) -> Response:
         """The tissue mask of a slide."""
-        drawn = self._layer(request, "tissue", lambda store: draw_tissue(store.read_overview()))
+        drawn = self._layer(request, "tissue", lambda store: draw_tissue(*store.read_tissue()))
         return Response(drawn, media_type="image/png")
 
     def cells(self, request: Request) -> Response:
@@ -289,9 +287,8 @@ class _Pages:
 
     def regions(self, request: Request) -> Response:
         """The annotated regions within which a slide was scored."""
-        return as_json(
-            request, regions_of(self._run.result(self._listed(request).row.slide_id), self._run.config())
-        )
+        result = self._run.result(self._listed(request).row.slide_id)
+        return as_json(request, regions_of(result, run_config(self._run.output)))
 
     # Reviews.
 
@@ -374,6 +371,6 @@ def _download(text: str, name: str) -> Response:
 
 
 def _load_ahead() -> None:
-    """Import what the first look at cells would otherwise wait for, once the first view has what it needs."""
-    time.sleep(_AFTER_FIRST_VIEW_S)
-    import_module("pyarrow.parquet")
+    """Import what the first look at a slide and its cells would otherwise wait for."""
+    for module in ("simplejpeg", "openslide", "tifffile", "pyarrow.parquet"):
+        import_module(module)

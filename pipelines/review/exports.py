@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from pydantic import ValidationError
-
 from pipelines.configuration import RunConfig
-from pipelines.record import RUN_FILE
+from pipelines.record import run_config
 from pipelines.results import read_result
 from pipelines.review.drawing import EXCLUDE, SCORE, as_geojson, parse_drawn, sorted_drawn
 from pipelines.review.journal import DrawnRegions, Review
-from pipelines.sources import REGION_SUFFIXES, folder_names
-from wsi_her2.bounded_file import read_bounded
+from pipelines.sources import REGION_SUFFIXES, folder_names, regions_named
 from wsi_her2.errors import OutputError, RegionsError
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.slide_table import guarded
@@ -46,8 +43,6 @@ REVIEW_COLUMNS = (
     "fingerprint",
 )
 TRUTH_COLUMNS = ("slide_id", "her2_score", "reviewer", "time")
-
-_MAX_RUN_FILE_BYTES = 4_000_000
 
 Target = Path | IO[str]
 
@@ -263,27 +258,14 @@ def write_regions(folder: Path, output: Path, drawings: Iterable[DrawnRegions]) 
     return WrittenRegions(tuple(result.path for _, result, _ in files.values()), left_out)
 
 
-def run_config(folder: Path) -> RunConfig:
-    """Settings of the newest run into a folder; the defaults where it does not say."""
-    try:
-        return RunConfig.model_validate(json.loads(read_bounded(folder / RUN_FILE, _MAX_RUN_FILE_BYTES))["config"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, ValidationError):
-        return RunConfig()
-
-
 def _with_earlier(drawn: Sequence[Region], result: SlideResult, config: RunConfig) -> list[Region]:
     """Drawn regions together with those that restricted the run, all under the names of drawn ones."""
     if result.regions is None:
         return list(drawn)
-    files = [
-        path
-        for given in config.regions.files
-        for path in (sorted(given.iterdir()) if given.is_dir() else [given])
-        if path.name == result.regions.file
-    ]
-    if not files:
+    file = regions_named(config.regions.files, result.regions.file)
+    if file is None:
         raise RegionsError(f"it was scored within {result.regions.file}, which is no longer where it was")
-    included, excluded, _ = sort_by_name(read_regions(files[0]), config.regions.names)
+    included, excluded, _ = sort_by_name(read_regions(file), config.regions.names)
     earlier = [Region(EXCLUDE, region.rings) for region in excluded]
     if not sorted_drawn(drawn)[0]:
         earlier += [Region(SCORE, region.rings) for region in included]

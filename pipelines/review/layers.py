@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.configuration import RunConfig
+from pipelines.sources import regions_named
 from wsi_her2.cells.table import cell_columns
 from wsi_her2.errors import RegionsError
 from wsi_her2.reports.images import encode_jpeg, within
@@ -27,9 +28,9 @@ from wsi_her2.reports.patches import gives_shares, side_px0
 from wsi_her2.scoring.gate import FAULTS, GateLimits, faults_of_patches
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
-from wsi_her2.slides.regions import read_regions
+from wsi_her2.slides.regions import UsedRegions, read_regions
 from wsi_her2.slides.store import PatchStore
-from wsi_her2.slides.tissue import TissueMask
+from wsi_her2.slides.tissue import Mask
 
 REFUSED_REASONS = ("unreadable", *FAULTS, "not_counted")
 """Why a patch was not counted: it cannot be decoded; it has a fault that the gate names; or none by the limits
@@ -113,13 +114,13 @@ def _headed(header: Mapping[str, Any]) -> bytes:
     return len(text).to_bytes(4, "little") + text
 
 
-def draw_tissue(mask: TissueMask) -> bytes:
-    """The mask as PNG with transparency, over the box of its overview: tissue in green, ink in magenta."""
+def draw_tissue(tissue: Mask, pen: Mask) -> bytes:
+    """Tissue in green and ink in magenta (both bool H x W, over the box of the overview) as PNG with transparency."""
     from PIL import Image
 
-    layer = np.zeros(mask.tissue.shape, np.uint8)
+    layer = np.zeros(tissue.shape, np.uint8)
     thickness = max(1, round(max(layer.shape) / 1000))
-    for region, fill, line in ((mask.tissue, 1, 2), (mask.pen, 3, 4)):
+    for region, fill, line in ((tissue, 1, 2), (pen, 3, 4)):
         layer[region] = fill
         contours, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(layer, contours, -1, line, thickness)
@@ -225,13 +226,13 @@ def regions_of(result: SlideResult, config: RunConfig) -> dict[str, Any]:
     used = result.regions
     if used is None:
         return collection
-    found = [path for path in _region_files(config) if path.name == used.file]
-    if not found:
+    file = regions_named(config.regions.files, used.file)
+    if file is None:
         return collection | {
             "note": f"{used.file}: the annotated regions of this slide are no longer where they were."
         }
     try:
-        regions = read_regions(found[0])
+        regions = read_regions(file)
     except RegionsError as error:
         return collection | {"note": str(error)}
     collection["features"] = [
@@ -248,15 +249,5 @@ def regions_of(result: SlideResult, config: RunConfig) -> dict[str, Any]:
     return collection
 
 
-def _use_of(name: str, used: Any) -> str:
+def _use_of(name: str, used: UsedRegions) -> str:
     return "score" if name in used.included else "exclude" if name in used.excluded else "ignored"
-
-
-def _region_files(config: RunConfig) -> list[Path]:
-    files: list[Path] = []
-    for path in config.regions.files:
-        try:
-            files += sorted(path.iterdir()) if path.is_dir() else [path]
-        except OSError:
-            continue
-    return [path for path in files if path.is_file()]

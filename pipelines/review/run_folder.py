@@ -17,13 +17,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pipelines.cell_fields import CELL_TABLE
-from pipelines.configuration import RunConfig
-from pipelines.record import RUN_FILE
 from pipelines.results import read_result
-from pipelines.review.exports import run_config
 from pipelines.sources import PARTIAL_FOLDER, SLIDE_SUFFIXES
 from pipelines.steps import STORE
-from wsi_her2.bounded_file import read_bounded
 from wsi_her2.errors import ConfigurationError, HER2Error, SlideNotFound, StoreError, UnsupportedSlide
 from wsi_her2.reports.palette import hex_of
 from wsi_her2.reports.reading_ahead import read_ahead
@@ -39,7 +35,6 @@ _LOOK_AGAIN_S = 2.0
 """A run that is still going is looked at no more often than this."""
 
 _RESULTS_KEPT = 32
-_MAX_RUN_FILE_BYTES = 4_000_000
 
 FILES = {
     "heatmap.png": "image/png",
@@ -244,17 +239,6 @@ class ReviewRun:
     def cell_table(self, slide_id: str) -> Path | None:
         """The table of a slide's cells; None where there is none."""
         return self._own(self.folder(slide_id) / CELL_TABLE)
-
-    def config(self) -> RunConfig:
-        """The settings of the newest run into the folder; the defaults where it does not say."""
-        return run_config(self.output)
-
-    def state(self) -> str:
-        """'running', 'finished' or 'interrupted', as the newest run into the folder says; '' where it does not."""
-        try:
-            return str(json.loads(read_bounded(self.output / RUN_FILE, _MAX_RUN_FILE_BYTES))["state"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            return ""
 
     def _own(self, path: Path) -> Path | None:
         """A regular file of the run; a link that leads out of its folder is none."""

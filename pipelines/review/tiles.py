@@ -46,6 +46,8 @@ _OPEN_SLIDES = 4
 _IDLE_S = 60.0
 """After which a thread lets go of the files that it holds."""
 
+_PATIENCE_S = 5.0
+
 
 @dataclass(frozen=True)
 class TileGrid:
@@ -260,7 +262,8 @@ class SlideReaders:
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:
-            thread.join()
+            # One that waits for a share that has gone must not keep the program.
+            thread.join(_PATIENCE_S)
 
     def _run(self) -> None:
         held: OrderedDict[Any, tuple[Slide, float]] = OrderedDict()

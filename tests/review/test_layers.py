@@ -194,7 +194,7 @@ def test_ink_is_magenta(review_run: Path) -> None:
     mask = PatchStore.open(review_run / "7_HER2" / "patches.zarr").read_overview()
     pen = np.zeros_like(mask.pen)
     pen[5:20, 5:40] = True
-    picture = np.asarray(Image.open(io.BytesIO(draw_tissue(replace(mask, pen=pen)))).convert("RGBA"))
+    picture = np.asarray(Image.open(io.BytesIO(draw_tissue(mask.tissue, pen))).convert("RGBA"))
     assert picture[10, 20].tolist() == [200, 0, 160, 70]
 
 

@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -336,3 +337,14 @@ def test_thousands_of_slides_take_a_few_kilobytes_each(review_run: Path, tmp_pat
     assert len(run.listed()) == count
     assert time.perf_counter() - began < 0.5
     assert [row.slide_id for row in run.rows()[:3]] == ["case_0", "case_1", "case_2"]
+
+
+@pytest.mark.parametrize("slide_id", ["case é (1)+", "a b", "=1+1", "日本 7", "x.y.z", "Patient, Case 7@home"])
+def test_a_slide_may_have_any_name_that_a_folder_can_have(run_copy: Path, serve: Serve, slide_id: str) -> None:
+    shutil.copytree(run_copy / "7_HER2", run_copy / slide_id)
+    write_result(run_copy / slide_id, replace(result_of(run_copy / "7_HER2"), slide_id=slide_id))
+    client, address = serve(run_copy), quote(slide_id, safe="")
+    assert slide_id in [row["slide_id"] for row in client.get("/api/run").json()["slides"]]
+    assert client.get(f"/api/slides/{address}").json()["row"]["slide_id"] == slide_id
+    assert client.get(f"/api/slides/{address}/tiles/9/0_0.jpg").status_code == 200
+    assert client.get(f"/report/{address}").status_code == 200

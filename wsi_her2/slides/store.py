@@ -22,7 +22,7 @@ from wsi_her2.messages import shortened
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.grid import PatchGrid
 from wsi_her2.slides.slide import Box, Overview
-from wsi_her2.slides.tissue import TissueMask, tissue_mask
+from wsi_her2.slides.tissue import Mask, TissueMask, tissue_mask
 from wsi_her2.slides.white_point import WhitePoint
 
 _MAX_ARRAY_BYTES = 2**31
@@ -272,6 +272,11 @@ class PatchStore:
         red, green, blue = (float(value) for value in attributes["white_point"])
         white = WhitePoint((red, green, blue), attributes["white_source"], float(attributes["white_share"]))
         return tissue_mask(np.asarray(images["tissue"], bool), np.asarray(images["pen"], bool), overview, white)
+
+    def read_tissue(self) -> tuple[Mask, Mask]:
+        """Tissue and ink on the overview that `write_overview` kept (bool H x W), without its pixels."""
+        tissue, pen = (np.asarray(self._array(f"overview/{name}")[:], bool) for name in ("tissue", "pen"))
+        return tissue, pen
 
     def read_picture(self) -> Overview | None:
         """The finer view that `write_overview` kept, if any."""
