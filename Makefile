@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow coverage docs cards wheel-test lock fuzz bench bench-sampling bench-scale bench-peers weights clean
+.PHONY: demo test check test-slow coverage docs cards wheel-test lock fuzz bench bench-sampling bench-scale bench-review bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
@@ -49,6 +49,9 @@ bench-sampling: $(VENV)/.installed-dev ## adaptive sampling against full runs on
 
 bench-scale: $(VENV)/.installed-dev    ## ten thousand simulated slides through schedule and tables; ten minutes
 	$(BIN)/python benchmarks/scale.py -o bench-out/scale --table docs/simulated_run.md
+
+bench-review: $(VENV)/.installed-dev   ## how fast the review pages answer, on a large slide; ten minutes
+	$(BIN)/python benchmarks/review.py -o bench-out/review --table docs/review_speed.md
 
 bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
 	$(BIN)/python benchmarks/peers.py bench-out/slides/large-12-14.tif -o bench-out/peers --table docs/peers.md

@@ -155,6 +155,7 @@ _OPTIONAL = {
     "onnx": ("torch", "quantising to int8"),
     "h5py": ("torch", "import from Keras"),
     "openvino": ("openvino", "a faster runtime on Intel processors"),
+    "uvicorn": ("view", "the review pages"),
     "aiohttp": ("cloud", "slides behind https:// URLs"),
     "s3fs": ("cloud", "slides in object storage, s3:// URLs"),
     "reportlab": ("pdf", "reports as PDF"),

@@ -211,7 +211,7 @@ class _Pages:
 
     def slide(self, request: Request) -> Response:
         """All of a slide that its page needs at once."""
-        listed = self._listed(request)
+        listed = self._run.look_for(request.path_params["slide_id"])
         slide_id = listed.row.slide_id
         content = describe_slide(self._run, listed, self._run.store(slide_id), self._tile_px)
         if content["viewable"]:

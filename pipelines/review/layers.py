@@ -115,7 +115,7 @@ def _headed(header: Mapping[str, Any]) -> bytes:
 
 
 def draw_tissue(tissue: Mask, pen: Mask) -> bytes:
-    """Tissue in green and ink in magenta (both bool H x W, over the box of the overview) as PNG with transparency."""
+    """Tissue in green and ink in magenta (bool H x W over the box of the overview), as PNG with transparency."""
     from PIL import Image
 
     layer = np.zeros(tissue.shape, np.uint8)

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 2.0
 """A run that is still going is looked at no more often than this."""
 
+_COARSEST_TIME_NS = 3_000_000_000
 _RESULTS_KEPT = 32
 
 FILES = {
@@ -110,17 +111,10 @@ class ReviewRun:
         self._seen: dict[str, tuple[int, int]] = {}
         self._folder_state: tuple[int, ...] = ()
         self._looked = -_LOOK_AGAIN_S
-        self._generation = 0
         self._results: OrderedDict[str, tuple[Listed, SlideResult]] = OrderedDict()
         self._look()
         if not self._listed:
             raise ConfigurationError(f"{output}: no results here; give the folder that `wsi-her2 score -o` wrote")
-
-    @property
-    def generation(self) -> int:
-        """Another number whenever the list has changed."""
-        self._look()
-        return self._generation
 
     def listed(self) -> list[Listed]:
         """The slides, in the order of their names as people count: 2 before 10."""
@@ -146,6 +140,23 @@ class ReviewRun:
                 f"The run has no slide {slide_id!r}, or no longer: the list shows those that it has."
             )
         return found
+
+    def look_for(self, slide_id: str) -> Listed:
+        """A slide by its identifier, its file looked for once more: a share comes and goes.
+
+        Raises
+        ------
+        SlideNotFound
+        """
+        listed = self.find(slide_id)
+        now = self._placed(listed.row, listed.fingerprint)
+        if (now.file, now.why_not) == (listed.file, listed.why_not):
+            return listed
+        with self._lock:
+            # Unless another result of it has taken its place meanwhile.
+            if self._listed.get(slide_id) is listed:
+                self._listed[slide_id] = now
+        return now
 
     def neighbours(self, slide_id: str) -> tuple[str | None, str | None]:
         """The slides before and after one; None where there is none."""
@@ -253,11 +264,13 @@ class ReviewRun:
         with self._lock:
             if time.monotonic() - self._looked < _LOOK_AGAIN_S:
                 return
-            # A finished slide is renamed into the folder, which leaves its mark on the folder's own time.
+            # A finished slide is renamed into the folder, which leaves its mark on the folder's own time. That may
+            # be as coarse as a second, so that only one some seconds old tells of all that has happened.
             state = _state(self.output)
             if state != self._folder_state:
                 self._read_changed()
-                self._folder_state = state
+                settled = state and time.time_ns() - state[0] > _COARSEST_TIME_NS
+                self._folder_state = state if settled else ()
             self._looked = time.monotonic()
 
     def _read_changed(self) -> None:
@@ -271,23 +284,26 @@ class ReviewRun:
         listed |= {slide.row.slide_id: slide for slide in found if slide is not None}
         self._listed = {name: listed[name] for name in sorted(listed, key=_as_people_count)}
         self._seen = seen
-        self._generation += 1
 
     def _list(self, folder: Path) -> Listed | None:
         result = read_result(folder)
         # The folder's name decides: a copied folder must not show as the slide that it was copied from.
         if result is None or result.slide_id != folder.name:
             return None
-        row = SlideRow.of(result)
+        return self._placed(SlideRow.of(result), result.fingerprint)
+
+    def _placed(self, row: SlideRow, fingerprint: str) -> Listed:
+        """A slide and the file that shows it now."""
         name = _file_name(row.path)
         case, stain = case_of(name)
-        file, why_not = self._moved.place_of(row.path)
-        if result.reader is None:
+        if row.backend is None:
             # What made a codec crash or hang while it was scored would do so here.
             file, why_not = None, f"The slide could not be opened when it was scored. {row.reason}"
+        else:
+            file, why_not = self._moved.place_of(row.path)
         stain = stain or row.modality
         text = described(row, name=name, case=case, stain=stain, viewable=file is not None)
-        return Listed(row, result.fingerprint, name, case, stain, file, why_not, text)
+        return Listed(row, fingerprint, name, case, stain, file, why_not, text)
 
 
 def described(row: SlideRow, *, name: str, case: str, stain: str, viewable: bool) -> str:

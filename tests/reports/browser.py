@@ -97,6 +97,20 @@ class Browser:
         self._call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    def printed(self, width_in: float, height_in: float) -> bytes:
+        """The page as PDF on paper of this size."""
+        answer = self._call("Page.printToPDF", paperWidth=width_in, paperHeight=height_in, printBackground=True)
+        return base64.b64decode(answer["data"])
+
+    def as_printed(self, width_px: int | None) -> None:
+        """Lay the page out with its style for paper, this wide; None: for the screen again."""
+        self._call("Emulation.setEmulatedMedia", media="print" if width_px else "")
+        if width_px is None:
+            self._call("Emulation.clearDeviceMetricsOverride")
+        else:
+            size = {"width": width_px, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+            self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def reload(self) -> None:
         """Load the page again."""
         self.run("window.before = true")

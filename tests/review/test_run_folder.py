@@ -232,6 +232,24 @@ def test_a_slide_that_was_moved_is_found_by_its_name(run_copy: Path, tmp_path: P
         ReviewRun(run_copy, slides=tmp_path / "nowhere")
 
 
+def test_a_share_may_come_and_go(run_copy: Path, tmp_path: Path, serve: Serve) -> None:
+    result, share = result_of(run_copy / "7_HER2"), tmp_path / "share"
+    write_result(run_copy / "7_HER2", replace(result, path=str(share / "7_HER2.tif")))
+    client, tile = serve(run_copy), "/api/slides/7_HER2/tiles/9/0_0.jpg"
+    assert client.get("/api/slides/7_HER2").json()["viewable"] is False
+    assert client.get(tile).status_code == 404
+    share.mkdir()
+    shutil.copy(result.path, share / "7_HER2.tif")
+    assert client.get("/api/slides/7_HER2").json()["viewable"] is True
+    assert client.get(tile).status_code == 200
+    viewable = {row["slide_id"]: row["viewable"] for row in client.get("/api/run").json()["slides"]}
+    assert viewable["7_HER2"] is True
+    shutil.rmtree(share)
+    gone = client.get("/api/slides/7_HER2").json()
+    assert gone["viewable"] is False
+    assert "no longer there" in gone["why_not_viewable"]
+
+
 def test_of_several_files_of_one_name_the_one_in_the_same_folders_is_taken_or_none(
     run_copy: Path, tmp_path: Path
 ) -> None:
