@@ -85,7 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="folder for inputs that found something, up to three of a place")
     parser.add_argument("--table", type=Path, help="Markdown file for what came of all of them")
     parser.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="anonymous memory of the process")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of an input")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of a processor, for an input")
     parser.add_argument("--verbose", action="store_true", help="say what came of each input")
     return parser.parse_args()
 

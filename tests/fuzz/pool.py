@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.fuzz.verdicts import LONGEST_MESSAGE, Verdict
 
 MEMORY_MB, SECONDS = 3000, 20.0
-_START_SECONDS = 120.0
+_START_SECONDS = 600.0
+_CLOCK_PER_SECOND = 6.0
+"""How much longer than on the processor an input may take on the clock: other work slows it down, a hang ends."""
+
+_LOOK_S = 0.5
 _INPUTS_PER_CHILD = 200
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +38,7 @@ class Child:
     memory_mb : int
         Of anonymous memory.
     seconds : float
-        For one input, on the clock.
+        For one input, of a processor; on the clock several times as much.
     modules : tuple of str
         To import before the first input.
     """
@@ -52,8 +60,8 @@ class Child:
 
     def use(self, kind: str, path: Path, variant: int) -> Verdict:
         """Use an input. One that took too long is tried again, because other work may have slowed it down."""
-        verdict = self._use(kind, path, variant)
-        return self._use(kind, path, variant) if verdict.what == "time" else verdict
+        verdict = self._used_once(kind, path, variant)
+        return self._used_once(kind, path, variant) if verdict.what == "time" else verdict
 
     def close(self) -> None:
         """End the process."""
@@ -65,7 +73,7 @@ class Child:
                     stream.close()
         self._process = None
 
-    def _use(self, kind: str, path: Path, variant: int) -> Verdict:
+    def _used_once(self, kind: str, path: Path, variant: int) -> Verdict:
         if self._used >= _INPUTS_PER_CHILD:
             self.close()
         process = self._process or self._start()
@@ -75,7 +83,7 @@ class Child:
         try:
             process.stdin.write(json.dumps({"kind": kind, "path": str(path), "variant": variant}) + "\n")
             process.stdin.flush()
-            line = self._answer(process, self._seconds)
+            line = self._answer(process, self._seconds * _CLOCK_PER_SECOND, self._seconds)
         except (BrokenPipeError, TimeoutError) as error:
             line = None if isinstance(error, TimeoutError) else ""
         if line is None:
@@ -120,12 +128,14 @@ class Child:
             raise RuntimeError(f"the child did not start; see {self._log}")
         return self._process
 
-    def _answer(self, process: subprocess.Popen[str], seconds: float) -> str:
+    def _answer(self, process: subprocess.Popen[str], clock_s: float, processor_s: float = math.inf) -> str:
         assert process.stdout is not None
+        end, worked = time.monotonic() + clock_s, _processor_s(process)
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
-            if not waiting.select(seconds):
-                raise TimeoutError
+            while not waiting.select(_LOOK_S):
+                if time.monotonic() > end or _processor_s(process) - worked > processor_s:
+                    raise TimeoutError
         return process.stdout.readline()
 
     def _frames(self, process: subprocess.Popen[str], stop: signal.Signals | None = None) -> str:
@@ -146,6 +156,14 @@ class Child:
             line.strip() for line in text.rsplit("most recent call first", 1)[-1].splitlines() if "File" in line
         ]
         return " < ".join(_short(frame) for frame in frames[:4])
+
+
+def _processor_s(process: subprocess.Popen[str]) -> float:
+    try:
+        spent = psutil.Process(process.pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return spent.user + spent.system
 
 
 def _judged(answer: dict[str, Any], new: set[str]) -> Verdict:

@@ -24,7 +24,7 @@ Made by `{command}` on {machine}.
 {total:,} files that were damaged at random or made to do harm, each used as a user would: slides are opened,
 looked at for tissue and read; annotations, configurations, laboratory profiles, Keras files, models, tables of
 truth, data sets and stores of earlier runs are read and used. The process that uses them may take {seconds:g} s
-for each and {memory_mb:,} MB of memory; what it writes outside the folder of the file is noticed.
+of a processor for each and {memory_mb:,} MB of memory; what it writes outside the folder of the file is noticed.
 
 - *used*: read as far as it goes.
 - *refused*: with an error of this project that says why.

@@ -32,7 +32,7 @@ def test_what_came_of_an_input_is_seen(child: Child, name: str, outcome: str, wh
 
 
 def test_an_input_that_hangs_is_ended_and_the_next_one_is_used(tmp_path: Path) -> None:
-    hasty = Child(tmp_path / "child", seconds=1.0)
+    hasty = Child(tmp_path / "child", seconds=0.3)
     try:
         verdict = hasty.use("itself", Path("hang"), 0)
         assert (verdict.outcome, verdict.what) == ("finding", "time")

@@ -26,6 +26,7 @@ class Verdict:
         Place in the code, by which equal findings are counted together.
     said : str
     seconds : float
+        Of a processor.
     peak_mb : float
         Largest resident memory of the process while it worked.
     """

@@ -1,16 +1,19 @@
 """Miniature data sets: drawn once, copied for each test that spoils one."""
 
 import shutil
+from typing import get_args
 
 import pytest
 
-from wsi_her2.learning.miniature import make_miniatures
+from tests.made_once import made_once
+from wsi_her2.learning.miniature import Kind, make_miniatures
 
 
 @pytest.fixture(scope="session")
 def miniatures(tmp_path_factory):
     """Where each kind lies. Not to be changed."""
-    return make_miniatures(tmp_path_factory.mktemp("miniatures"), seed=7)
+    folder = made_once(tmp_path_factory, "miniatures", lambda folder: make_miniatures(folder, seed=7))
+    return {kind: folder / kind for kind in get_args(Kind)}
 
 
 def _copied(kind):

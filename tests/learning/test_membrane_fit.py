@@ -12,7 +12,7 @@ from wsi_her2.models.membrane.scorer import membrane_scorer
 
 @pytest.fixture(scope="module")
 def examples():
-    return join(list(draw_examples(480, ("nanozoomer", "oesophagus_tma"), seed=5, workers=2)))
+    return join(list(draw_examples(240, ("nanozoomer", "oesophagus_tma"), seed=5)))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from wsi_her2.models.bundle import Bundle, Training
+from tests.made_once import made_once
+from wsi_her2.models.bundle import Bundle, Training, read_bundle
 from wsi_her2.models.calibration import CalibrationPatches
 from wsi_her2.models.networks.architecture import Architecture, named_architecture
 
@@ -129,11 +130,14 @@ def one_thread() -> None:
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
     """A packed bundle by its name in SMALL, made when it is first asked for. Not to be changed."""
     need_packing()
-    folder, made = tmp_path_factory.mktemp("bundles"), {}
+    made = {}
 
     def get(name: str) -> Bundle:
         if name not in made:
-            made[name] = pack_small(folder / name, SMALL[name])
+            folder = made_once(
+                tmp_path_factory, f"bundle-{name}", lambda folder: pack_small(folder / name, SMALL[name])
+            )
+            made[name] = read_bundle(folder / name)
         return made[name]
 
     return get
@@ -147,9 +151,11 @@ def keras_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("keras", "torch", "h5py"):
         if find_spec(package) is None:
             pytest.skip(f"needs {package}")
-    folder = tmp_path_factory.mktemp("keras")
-    # In a process of its own: Keras takes its backend from the environment when it is imported.
-    script = Path(__file__).with_name("write_keras_models.py")
-    written = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=False)
-    assert written.returncode == 0, written.stderr
-    return folder
+
+    def write(folder: Path) -> None:
+        # In a process of its own: Keras takes its backend from the environment when it is imported.
+        script = Path(__file__).with_name("write_keras_models.py")
+        written = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=False)
+        assert written.returncode == 0, written.stderr
+
+    return made_once(tmp_path_factory, "keras", write)

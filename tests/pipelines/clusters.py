@@ -11,6 +11,8 @@ from types import TracebackType
 
 import psutil
 
+from tests.pipelines.conftest import PATIENCE_S
+
 
 class HandMadeCluster:
     """A scheduler and workers, each in a working folder of its own; a context manager.
@@ -49,7 +51,7 @@ class HandMadeCluster:
     def start_scheduler(self) -> None:
         """Start the scheduler, again at the same address."""
         arguments = ("scheduler", "--host", "127.0.0.1", "--port", str(self._port), "--no-dashboard")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             self.scheduler = self._start("scheduler", *arguments)
             while self.scheduler.poll() is None and time.monotonic() < deadline:

@@ -17,6 +17,9 @@ import pytest
 from pipelines.configuration import RunConfig, load_config
 from wsi_her2.slides.pyramid import write_pyramid
 
+PATIENCE_S = 300.0
+"""How long a test waits for what takes seconds: machines that run tests may be slow, and have other work."""
+
 MPP = 0.5
 GLASS = (236, 235, 241)
 
@@ -68,7 +71,7 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            cli_command(*arguments), capture_output=True, text=True, timeout=240, check=False, **options
+            cli_command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
         )
 
     return run

@@ -20,7 +20,7 @@ from pipelines.schedule import Limits, score_slides
 from pipelines.slide_queue import SlideQueue
 from pipelines.steps import SlideTask
 from tests.pipelines.clusters import HandMadeCluster
-from tests.pipelines.conftest import cli_command, differing_files
+from tests.pipelines.conftest import PATIENCE_S, cli_command, differing_files
 from tests.pipelines.test_faults import copies, ledger
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -55,10 +55,10 @@ def started(slides: Path, output: Path, cluster: HandMadeCluster) -> subprocess.
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len([*output.glob(".partial/*/patches.zarr/done/c/*")]) < 2:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "no two blocks were finished"
         time.sleep(0.02)
     return process
 
@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(
     output = tmp_path / "out"
     process = started(slides, output, cluster)
     cluster.worker_processes()[0].kill()
-    _, stderr = process.communicate(timeout=240)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert differing_files(in_one_process, output) == []
 
@@ -85,7 +85,7 @@ def test_a_scheduler_that_is_killed_and_comes_back_changes_nothing(
     cluster.start_scheduler()
     # Workers leave with their scheduler; whatever started both starts both again.
     cluster.start_worker()
-    _, stderr = process.communicate(timeout=240)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert "the connection to the Dask scheduler is lost" in stderr
     assert "Traceback" not in stderr
@@ -99,7 +99,7 @@ def test_runs_that_share_a_folder_score_each_slide_once(
     command = cli_command("score", slides, "-o", output, "--workers", 1)
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in runs:
-        _, stderr = process.communicate(timeout=240)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, stderr
     ends = [line["slide_id"] for line in ledger(output) if line["state"] == "scored"]
     assert sorted(ends) == ["one", "three", "two"]
@@ -125,7 +125,7 @@ def test_blocks_go_to_the_workers_that_have_what_they_need(slides: Path, tmp_pat
             "gpu": {**cluster.worker_spec[0], "options": {**cluster.new_spec["options"], "resources": {"GPU": 1}}},
         }
         cluster.sync(cluster._correct_state)
-        client.wait_for_workers(2)
+        client.wait_for_workers(2, timeout=PATIENCE_S)
         assert has_accelerators(client)
         events = list(score_slides(client, SlideQueue(tasks, claims), Limits(blocks_need={"GPU": 1})))
     assert isinstance(events[-1], SlideDone)
@@ -143,7 +143,7 @@ def test_a_worker_of_another_version_is_sent_away(
         cluster.start_worker()
         monkeypatch.undo()
         with Client(cluster.address) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=PATIENCE_S)
         config = load_config(None, {"compute.scheduler": cluster.address})
         summary = score([slides / "one.tif"], output, config)
         assert summary.all_scored

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.clusters import worker_processes_of
-from tests.pipelines.conftest import cli_command, differing_files, ihc_pixels, write_slide
+from tests.pipelines.conftest import PATIENCE_S, cli_command, differing_files, ihc_pixels, write_slide
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,7 +43,7 @@ def _interrupt(
         # A test run in the background of a shell ignores Ctrl-C, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while len(_blocks_done(output)) < after_blocks or len(_cell_parts(output)) < after_parts:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no block or part was finished"
@@ -75,7 +75,7 @@ def test_after_kill_9_the_same_command_continues_and_ends_the_same(
 ) -> None:
     output = tmp_path / "out"
     process = _interrupt(large_slide, output, signal.SIGKILL, after_blocks=4)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     before = _blocks_done(output)
     assert 4 <= len(before) < len(_blocks_done(undisturbed))
     assert not (output / "large").exists()
@@ -90,7 +90,7 @@ def test_after_kill_9_while_cells_are_measured_the_same_command_ends_the_same(
     cli: Cli, large_slide: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    _interrupt(large_slide, output, signal.SIGKILL, after_parts=2).communicate(timeout=30)
+    _interrupt(large_slide, output, signal.SIGKILL, after_parts=2).communicate(timeout=PATIENCE_S)
     blocks, parts = _blocks_done(output), _cell_parts(output)
     assert len(blocks) == len(_blocks_done(undisturbed))
     assert len(parts) >= 2
@@ -107,7 +107,7 @@ def test_ctrl_c_says_what_to_do_and_the_same_command_continues(
 ) -> None:
     output = tmp_path / "out"
     process = _interrupt(large_slide, output, signal.SIGINT, after_blocks=2)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, stderr
     assert "the same command continues" in stderr
     assert "Traceback" not in stderr
@@ -129,12 +129,14 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
+    deadline = time.monotonic() + PATIENCE_S
     while len(_blocks_done(output)) < 3:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no block was finished"
         time.sleep(0.01)
     workers = worker_processes_of(process.pid)
     assert workers
     workers[0].kill()
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert differing_files(undisturbed, output) == []

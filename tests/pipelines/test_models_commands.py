@@ -20,7 +20,7 @@ from pipelines.configuration import load_config
 from pipelines.models import import_keras
 from pipelines.run import resolve_classifier, score
 from tests.models.conftest import need_packing, pack_small, varied_patches
-from tests.pipelines.conftest import cli_command, ihc_pixels, rows
+from tests.pipelines.conftest import PATIENCE_S, cli_command, ihc_pixels, rows
 from wsi_her2.errors import HER2Error
 from wsi_her2.models.bundle import Bundle, Training, read_bundle, write_bundle
 from wsi_her2.models.calibration import CalibrationPatches
@@ -36,7 +36,7 @@ FAMILIES = {"pruneff": "pruneff4_4class", "ather2": "ather2_4class"}
 def run(*arguments: object) -> Completed:
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        cli_command(*arguments), capture_output=True, text=True, timeout=240, check=False, env=env
+        cli_command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=env
     )
 
 

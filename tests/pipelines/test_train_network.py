@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.pipelines.conftest import PATIENCE_S
 from wsi_her2.learning.miniature import make_miniatures
 from wsi_her2.models.bundle import read_bundle
 from wsi_her2.models.loading import load_classifier
@@ -109,7 +110,7 @@ def test_equal_settings_make_equal_weights_and_a_killed_training_goes_on_as_if_i
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

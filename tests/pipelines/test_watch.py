@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pipelines.watch import FolderWatch
-from tests.pipelines.conftest import cli_command, differing_files, rows
+from tests.pipelines.conftest import PATIENCE_S, cli_command, differing_files, rows
 from tests.pipelines.test_faults import ledger
 
 
@@ -64,7 +64,7 @@ def test_a_slide_whose_pixels_lie_beside_it_waits_for_them(tmp_path: Path) -> No
 def test_slides_that_come_while_it_watches_are_scored_whole(ihc_slide: Path, tmp_path: Path) -> None:
     folder, output, config = tmp_path / "scanner", tmp_path / "out", tmp_path / "fast.yaml"
     folder.mkdir()
-    config.write_text("compute: {settle_s: 3, workers: 1}\n")
+    config.write_text("compute: {settle_s: 5, workers: 1}\n")
     whole = ihc_slide.read_bytes()
     (folder / "first.tif").write_bytes(whole)
     process = subprocess.Popen(
@@ -75,18 +75,21 @@ def test_slides_that_come_while_it_watches_are_scored_whole(ihc_slide: Path, tmp
     try:
         wait_for(output, process, {"first"})
         with (folder / "second.tif").open("wb") as stream:
-            third = len(whole) // 3
-            for start in (0, third, 2 * third):
-                stream.write(whole[start : start + third if start < 2 * third else None])
+            # In all it takes longer than a file has to rest, and each wait is far shorter.
+            part = -(-len(whole) // 8)
+            for start in range(0, len(whole), part):
+                stream.write(whole[start : start + part])
                 stream.flush()
-                time.sleep(2)
+                time.sleep(1)
         wait_for(output, process, {"first", "second"})
-        assert process.poll() is None
-        time.sleep(5)
-        assert "second" in (output / "index.html").read_text(), "the page is brought up to date while it waits"
+        deadline = time.monotonic() + PATIENCE_S
+        while "second" not in (output / "index.html").read_text():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "the page is brought up to date while it waits"
+            time.sleep(0.2)
     finally:
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     states = [(line["slide_id"], line["state"]) for line in ledger(output) if line["state"] != "waiting"]
     assert states == [("first", "started"), ("first", "scored"), ("second", "started"), ("second", "scored")]
@@ -99,7 +102,7 @@ def test_slides_that_come_while_it_watches_are_scored_whole(ihc_slide: Path, tmp
 
 def wait_for(output: Path, process: subprocess.Popen[str], slides: set[str]) -> None:
     """Wait until slides have rows."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while not (output / "slides.csv").exists() or not slides <= set(rows(output)):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline

@@ -30,7 +30,7 @@ HOW_TO_GET_ONE = (
     "no browser: install Chromium (Debian, Ubuntu: `apt-get install chromium`; Fedora: `dnf install chromium`; "
     "macOS: `brew install --cask chromium`), or set CHROMIUM to the program of a Chrome"
 )
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
 
 
 def browser_program() -> str | None:

@@ -294,6 +294,17 @@ def test_the_overview_passes_over_what_cannot_be_decoded(real_slides):
     assert difference(overview.rgb[read], expected.rgb[read]).mean() < 5
 
 
+def test_what_cannot_be_decoded_is_sought_out_only_so_far(real_slides, monkeypatch):
+    with open_slide(real_slides / "truncated_ihc_core.tif") as damaged:
+        fine = damaged.overview(2.0)
+        monkeypatch.setattr(slide_module, "_OVERVIEW_MOST_SPLIT", 5)
+        coarse = damaged.overview(2.0)
+    assert coarse.unreadable[fine.unreadable].all()
+    assert fine.unreadable.sum() < coarse.unreadable.sum() < fine.unreadable.size
+    read = ~coarse.unreadable
+    np.testing.assert_array_equal(coarse.rgb[read], fine.rgb[read])
+
+
 # Errors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _SOURCE_PX_PER_READ = 4096 * 4096
 
 _OVERVIEW_TILE_PX = 512
 _OVERVIEW_SMALLEST_TILE_PX = 32
+_OVERVIEW_MOST_SPLIT = 2000
+"""Tiles of which the readable parts are sought. Where more cannot be decoded, hours could be spent on nothing."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,11 @@ class Slide:
         height = max(1, int(self.bounds.height / downsample))
         rgb = np.full((height, width, 3), 255, np.uint8)
         unreadable = np.zeros((height, width), bool)
-        pending = list(_tiles(width, height, _OVERVIEW_TILE_PX))
+        # Large tiles first, so that what may be split is spent evenly.
+        pending = deque(_tiles(width, height, _OVERVIEW_TILE_PX))
+        split = 0
         while pending:
-            tile = pending.pop()
+            tile = pending.popleft()
             window = np.s_[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
             try:
                 rgb[window] = self.read(
@@ -211,7 +216,8 @@ class Slide:
                     self.mpp * downsample,
                 )
             except SlideReadError:
-                if max(tile.width, tile.height) > _OVERVIEW_SMALLEST_TILE_PX:
+                if max(tile.width, tile.height) > _OVERVIEW_SMALLEST_TILE_PX and split < _OVERVIEW_MOST_SPLIT:
+                    split += 1
                     pending.extend(_quarters(tile))
                 else:
                     unreadable[window] = True
