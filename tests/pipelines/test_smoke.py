@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -63,7 +62,7 @@ def run(folder: Path, *arguments: object, code: int | None = 0) -> Completed:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1200,
         check=False,
     )
     assert code is None or done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
@@ -238,7 +237,7 @@ def test_calibrate(place: Path, scored: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_train_fits_the_membrane_scorer(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(
-        "kind: membrane\nname: small\nlooks: [random]\npatches_per_look: 120\nseed: 1\n"
+        "kind: membrane\nname: small\nlooks: [random]\npatches_per_look: 200\nseed: 1\n"
     )
     run(tmp_path, "train", "small.yaml", "-o", "small.json", "--workers", 1)
     assert json.loads(run(tmp_path, "models", "show", "small.json", "--json").stdout)["name"] == "small"
@@ -289,5 +288,5 @@ def test_score_watches_until_it_is_told_to_end(place: Path, tmp_path: Path) -> N
     watching = ("score", str(place / "slides"), "-o", "out", "--watch", "--config", "quick.yaml", "--workers", "1")
     with started(tmp_path, *PROGRAM, *watching) as process:
         wait_for(tmp_path / "out" / "slides.csv", "scored")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (0, 130), (tmp_path / "log").read_text("utf-8")
+        process.terminate()
+        assert process.wait(120) in (0, 130), (tmp_path / "log").read_text("utf-8")
