@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_KEY_NUMBERS = {
+    "Enter": 13,
+    "Tab": 9,
+    "Escape": 27,
+    " ": 32,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 HOW_TO_GET_ONE = (
     "no browser: install Chromium (Debian, Ubuntu: `apt-get install chromium`; Fedora: `dnf install chromium`; "
     "macOS: `brew install --cask chromium`), or set CHROMIUM to the program of a Chrome"
@@ -24,6 +36,16 @@ _PATIENCE_S = 30.0
 def browser_program() -> str | None:
     """Where a browser is; None where there is none."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def _key(key: str, shift: bool, ctrl: bool) -> dict[str, Any]:
+    code = f"Digit{key}" if key.isdigit() else f"Key{key.upper()}" if len(key) == 1 and key.isalpha() else key
+    return {
+        "key": key,
+        "code": code,
+        "windowsVirtualKeyCode": _KEY_NUMBERS.get(key, 0),
+        "modifiers": 8 * shift + 2 * ctrl,
+    }
 
 
 class Browser:
@@ -100,11 +122,73 @@ class Browser:
                 raise AssertionError(f"did not come true: {condition}")
             time.sleep(0.02)
 
-    def press(self, key: str, text: str = "") -> None:
+    def press(self, key: str, text: str = "", *, shift: bool = False, ctrl: bool = False) -> None:
         """Press a key as a person does; `text` is what it types."""
-        named = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}.get(key, 0)}
-        self._call("Input.dispatchKeyEvent", type="keyDown", **named, text=text)
-        self._call("Input.dispatchKeyEvent", type="keyUp", **named)
+        self.hold(key, text, shift=shift, ctrl=ctrl)
+        self.release(key, shift=shift, ctrl=ctrl)
+
+    def hold(self, key: str, text: str = "", *, shift: bool = False, ctrl: bool = False) -> None:
+        """Press a key and keep it pressed."""
+        self._call("Input.dispatchKeyEvent", type="keyDown", **_key(key, shift, ctrl), text=text)
+
+    def release(self, key: str, *, shift: bool = False, ctrl: bool = False) -> None:
+        """Let a key go."""
+        self._call("Input.dispatchKeyEvent", type="keyUp", **_key(key, shift, ctrl))
+
+    def type(self, text: str) -> None:
+        """Type letters, one after the other."""
+        for letter in text:
+            self.press(letter, letter)
+
+    def move(self, x: float, y: float, *, shift: bool = False, pressed: bool = False) -> None:
+        """Move the mouse to a point of the window, CSS pixels."""
+        buttons = {"button": "left", "buttons": 1} if pressed else {"button": "none", "buttons": 0}
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, modifiers=8 * shift, **buttons)
+
+    def click(self, x: float, y: float, *, count: int = 1) -> None:
+        """Click a point of the window; `count` 2 is a double click."""
+        self.move(x, y)
+        for number in range(1, count + 1):
+            for what in ("mousePressed", "mouseReleased"):
+                self._call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=number)
+
+    def drag(self, points: Sequence[tuple[float, float]], *, shift: bool = False) -> None:
+        """Press the mouse at the first point, go through the others, let it go at the last."""
+        (x, y), last = points[0], points[-1]
+        self.move(x, y, shift=shift)
+        held = {"button": "left", "clickCount": 1, "modifiers": 8 * shift}
+        self._call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **held)
+        for x, y in points[1:]:
+            self.move(x, y, shift=shift, pressed=True)
+        self._call("Input.dispatchMouseEvent", type="mouseReleased", x=last[0], y=last[1], **held)
+
+    def wheel(self, x: float, y: float, down: float) -> None:
+        """Turn the wheel over a point of the window; negative is away from the reader."""
+        self._call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=down)
+
+    def resize(self, width: int, height: int, *, ratio: float = 1.0) -> None:
+        """Give the window another size, CSS pixels, and each of them so many pixels of the screen."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=False
+        )
+
+    def prefer(self, **features: str) -> None:
+        """What the reader prefers, such as `color_scheme='dark'`; what is not named goes back to what it was."""
+        named = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()]
+        self._call("Emulation.setEmulatedMedia", features=named)
+
+    def picture(self, form: str = "png", quality: int | None = None) -> bytes:
+        """What the window shows, as PNG or JPEG."""
+        how: dict[str, Any] = {"format": form} | ({} if quality is None else {"quality": quality})
+        return base64.b64decode(self._call("Page.captureScreenshot", **how)["data"])
+
+    def paper(self) -> bytes:
+        """The page as it would be printed, as PDF."""
+        return base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"])
+
+    def without_policy(self, off: bool) -> None:
+        """Whether pages opened from now on may run what their own policy forbids, such as scripts of tests."""
+        self._call("Page.setBypassCSP", enabled=off)
 
     def without_script(self, off: bool) -> None:
         """Whether the pages that are opened from now on run no script."""

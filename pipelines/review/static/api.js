@@ -27,7 +27,8 @@ export const getRegions = (slideId) => json(at(slideId, "/regions"));
 export const postReview = (slideId, review) => send("POST", at(slideId, "/reviews"), review);
 export const postRescore = (slideId, regions) => send("POST", at(slideId, "/rescore"), { regions });
 export const putDrawn = (slideId, regions, reviewer) => send("PUT", at(slideId, "/drawn"), { regions, reviewer });
-export const tileAddress = (slideId, level, x, y) => at(slideId, `/tiles/${level}/${x}_${y}.jpg`);
+/** A tile; its address names the version of the slide, so that a browser may keep it for good. */
+export const tileAddress = (slide, level, x, y) => at(slide.row.slide_id, `/tiles/${level}/${x}_${y}.jpg?v=${slide.tile_version}`);
 export const tissueAddress = (slideId) => at(slideId, "/tissue.png");
 export const slideAddress = (slideId) => `/slide/${encodeURIComponent(slideId)}`;
 export const reportAddress = (slideId) => `/report/${encodeURIComponent(slideId)}`;

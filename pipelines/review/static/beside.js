@@ -2,7 +2,7 @@
 // the reader, since sections of a block are never cut and mounted alike.
 
 import { getSlide, slideAddress } from "./api.js";
-import { announce, by, complain, memory } from "./elements.js";
+import { announce, by, complain, element, memory } from "./elements.js";
 import { resultOf, stainWords } from "./format.js";
 import { showScale, SlideViewer } from "./viewer.js";
 
@@ -27,7 +27,6 @@ export class Beside {
     by("linked").addEventListener("click", () => this.toggleLink());
     by("align").addEventListener("click", () => this.align());
     by("beside-close").addEventListener("click", () => this.close());
-    by("beside").addEventListener("change", () => (by("beside").value ? this.open(by("beside").value) : this.close()));
   }
 
   get companions() { return this.viewer.slide.companions ?? []; }
@@ -35,9 +34,18 @@ export class Beside {
 
   #fillChoice() {
     by("beside-choice").hidden = this.companions.length === 0;
-    const none = new Option("nothing", "");
-    by("beside").replaceChildren(none, ...this.companions.map(({ slide_id: slideId, name, modality: stain }) =>
-      new Option(`${stainWords(stain)} (${name ?? slideId})`, slideId)));
+    this.buttons = this.companions.map(({ slide_id: slideId, modality: stain, name }, place) => {
+      const button = element("button", {
+        type: "button", aria: { pressed: "false" }, title: `${name ?? slideId} beside this slide${place ? "" : " (O)"}`,
+      }, `${stainWords(stain)} beside`);
+      button.addEventListener("click", () => (this.slideId === slideId ? this.close() : this.open(slideId)));
+      return button;
+    });
+    by("beside-choice").replaceChildren(...this.buttons);
+  }
+
+  #showChoice() {
+    this.buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(this.companions[place].slide_id === this.slideId)));
   }
 
   toggle() {
@@ -63,7 +71,6 @@ export class Beside {
     if (!slide.viewable) {
       this.slideId = "";
       complain(`${slideId} cannot be shown beside: ${slide.why_not_viewable}`);
-      by("beside").value = "";
       return;
     }
     this.#show(slide);
@@ -78,8 +85,8 @@ export class Beside {
 
   #show(slide) {
     by("beside-view").hidden = false;
-    by("beside").value = this.slideId;
-    by("beside-name").textContent = `${stainWords(slide.row.stain ?? slide.row.modality)} · ${slide.row.slide_id} · ${resultOf(slide.row)}`;
+    this.#showChoice();
+    by("beside-name").textContent = [stainWords(slide.row.stain ?? slide.row.modality), slide.row.slide_id, slide.row.status === "scored" ? resultOf(slide.row) : ""].filter(Boolean).join(" \u00b7 ");
     by("beside-open").href = slideAddress(this.slideId);
     this.other = new SlideViewer(by("beside-slide"), slide, { label: `Slide ${slide.row.slide_id}, beside` });
     const { osd } = this.other;
@@ -99,7 +106,7 @@ export class Beside {
     this.leader = this.viewer;
     by("beside-slide").replaceChildren();
     by("beside-view").hidden = true;
-    by("beside").value = "";
+    this.#showChoice();
     if (quietly) return;
     announce("Slide beside closed");
     this.changed();

@@ -24,6 +24,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** Give an element these children and no others; what is null is left out. */
+export function fill(parent, ...children) {
+  parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
 /** Say what happened, to the eye and to a screen reader. */
 export function announce(text) {
   const line = by("announcement");

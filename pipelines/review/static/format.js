@@ -3,8 +3,8 @@
 const UNKNOWN = "\u2013";
 
 export const fixed = (value, decimals) => (value === null || value === undefined ? "" : value.toFixed(decimals));
-export const percent = (value, decimals = 1) => (value === null || value === undefined ? UNKNOWN : `${value.toFixed(decimals)} %`);
-export const share = (value, decimals = 0) => (value === null || value === undefined ? UNKNOWN : `${(100 * value).toFixed(decimals)} %`);
+export const percent = (value, decimals = 1) => (value === null || value === undefined ? UNKNOWN : `${value.toFixed(decimals)}\u00a0%`);
+export const share = (value, decimals = 0) => (value === null || value === undefined ? UNKNOWN : `${(100 * value).toFixed(decimals)}\u00a0%`);
 export const count = (value) => (value === null || value === undefined ? "" : value.toLocaleString("en"));
 export const plural = (number, noun, many = `${noun}s`) => `${count(number)} ${number === 1 ? noun : many}`;
 
@@ -17,7 +17,7 @@ export function clock(iso) {
 }
 
 /** A length of the slide: um below a millimetre, mm from there on. */
-export const micrometres = (um) => (um >= 1000 ? `${+(um / 1000).toPrecision(3)} mm` : `${+um.toPrecision(3)} µm`);
+export const micrometres = (um) => (um >= 1000 ? `${+(um / 1000).toPrecision(3)}\u00a0mm` : `${+um.toPrecision(3)}\u00a0µm`);
 
 /** A magnification: 10 µm a pixel is 1x. */
 export function times(magnification) {

@@ -5,27 +5,28 @@ import { getCells, getRegions, tissueAddress } from "./api.js";
 import { scaleGradient } from "./colour.js";
 import { announce, complain, element, memory, settled } from "./elements.js";
 import { className, count, plural } from "./format.js";
+import { rootScale } from "./viewer.js";
 
 const OTHER = "other";
 const CELLS_FROM_UM_PER_PX = 1.05;
 const CELL_UM = 4.2, CELL_LEAST_PX = 3, CELLS_ASKED_MS = 140, CELLS_MARGIN = 0.25;
 // A patch that is large on the screen is being read: its colour moves to its border and leaves the tissue clear.
-const FILL_FADES_FROM_PX = 40, FILL_FADES_TO_PX = 130, FILL_LEAST = 0.12, MOST_BORDERS = 3000;
+const FILL_FADES_FROM_PX = 26, FILL_FADES_TO_PX = 80, FILL_LEAST = 0.15, MOST_BORDERS = 3000;
 const HATCH_PX = 7;
 const STEP = 0.1;
 
 export const LAYERS = ["classes", "probability", "tissue", "regions", "cells", "refused"];
 const NAMES = {
-  classes: "Patch classes",
+  classes: "Classes",
   probability: "Probability",
-  tissue: "Tissue found",
+  tissue: "Tissue",
   regions: "Regions",
   cells: "Cells",
-  refused: "Refused patches",
+  refused: "Refused",
 };
 const KEYS = { classes: "c", probability: "p", tissue: "t", regions: "g", cells: "n", refused: "x" };
 const AT_FIRST = {
-  classes: { on: true, opacity: 0.45 },
+  classes: { on: true, opacity: 0.4 },
   probability: { on: false, opacity: 0.6 },
   tissue: { on: false, opacity: 0.8 },
   regions: { on: true, opacity: 1 },
@@ -80,18 +81,18 @@ export class Overlays {
 
   #makeSwitches() {
     this.switches = {};
-    this.list.replaceChildren(...LAYERS.map((name) => this.#makeSwitch(name)));
+    this.list.replaceChildren(...LAYERS.filter((name) => this.#offers(name)).map((name) => this.#makeSwitch(name)));
     this.#showCellsHint();
   }
 
   #makeSwitch(name) {
-    const offered = this.#offers(name), { on, opacity } = this.state[name];
-    const box = element("input", { type: "checkbox", id: `layer-${name}`, checked: offered && on, disabled: !offered });
+    const { on, opacity } = this.state[name];
+    const box = element("input", { type: "checkbox", id: `layer-${name}`, checked: on });
     const slider = element("input", {
-      type: "range", min: 0.05, max: 1, step: 0.05, value: opacity, disabled: !offered, title: "Opacity",
+      type: "range", min: 0.05, max: 1, step: 0.05, value: opacity, title: "Opacity",
       aria: { label: `Opacity of: ${NAMES[name]}` },
     });
-    const hint = element("small", { class: "hint" }, offered ? "" : "not in this run");
+    const hint = element("small", { class: "hint" });
     const label = element("label", { for: box.id }, NAMES[name]);
     const key = element("kbd", { aria: { hidden: "true" } }, KEYS[name]);
     box.setAttribute("aria-keyshortcuts", KEYS[name]);
@@ -103,18 +104,17 @@ export class Overlays {
     });
     this.switches[name] = { box, slider, hint };
     const legend = this.#legendOf(name);
-    const item = element("li", { class: offered ? "layer" : "layer off" },
-      element("div", { class: "layer-line" }, box, label, key, slider), legend ? element("div", { class: "legend" }, legend) : null, hint);
-    item.classList.toggle("on", box.checked);
+    const item = element("li", { class: on ? "layer on" : "layer" },
+      element("div", { class: "layer-line" }, box, label, hint, key, slider), legend ? element("div", { class: "legend" }, legend) : null);
     return item;
   }
 
   #legendOf(name) {
-    if (!this.#offers(name)) return null;
     if (name === "classes" || name === "cells") return this.#classLegend(name);
     if (name === "probability") return this.#probabilityLegend();
     if (name === "regions") {
-      return [["score", "score only"], ["exclude", "excluded"], ["used", "of the run"]].map(([kind, words]) =>
+      const kinds = [["exclude", "excluded"], ["score", "score only"], ...(this.slide.layers.regions ? [["used", "of the run"]] : [])];
+      return kinds.map(([kind, words]) =>
         element("span", { class: "entry" }, element("span", { class: `swatch region-${kind}` }), words));
     }
     return null;
@@ -154,22 +154,22 @@ export class Overlays {
 
   #describeRefused() {
     const { hint } = this.switches.refused, number = this.grid.refused;
-    hint.textContent = number ? `${plural(number, "patch", "patches")}: no numbers` : "none";
+    hint.textContent = number ? plural(number, "patch", "patches") : "none";
   }
 
   #showCellsHint() {
-    const { hint } = this.switches.cells, { count: number, available } = this.slide.cells;
-    if (!available) return;
+    if (!this.switches.cells) return;
+    const { hint } = this.switches.cells, { count: number } = this.slide.cells;
     const near = this.#cellsCanBeTold();
     const asked = this.cells && this.state.cells.on && near;
     hint.textContent = asked
-      ? this.cells.n < this.cells.total ? `${count(this.cells.n)} of ${count(this.cells.total)} here are drawn` : `${count(this.cells.total)} here`
-      : near || !this.state.cells.on ? `${count(number)} counted` : "shown from 10× on";
+      ? this.cells.n < this.cells.total ? `${count(this.cells.n)} of ${count(this.cells.total)}` : `${count(this.cells.total)} here`
+      : near || !this.state.cells.on ? count(number) : "from 10× on";
   }
 
   turn(name, on = !this.state[name].on) {
-    const { box } = this.switches[name];
-    if (box.disabled) {
+    const { box } = this.switches[name] ?? {};
+    if (!box) {
       announce(`${NAMES[name]}: not in this run`);
       return;
     }
@@ -186,7 +186,7 @@ export class Overlays {
 
   /** Make the layer that was switched on last, or the first that is on, more or less opaque. */
   fade(direction) {
-    const name = this.last && this.state[this.last].on ? this.last : LAYERS.find((each) => this.state[each].on);
+    const name = this.last && this.state[this.last].on ? this.last : LAYERS.find((each) => this.#on(each));
     if (!name) return;
     const { slider } = this.switches[name], set = this.state[name];
     set.opacity = Math.min(1, Math.max(0.05, Math.round(20 * (set.opacity + direction * STEP)) / 20));
@@ -322,30 +322,44 @@ export class Overlays {
   #paintClasses(toSlide) {
     const { grid, context } = this, { opacity } = this.state.classes;
     this.images.classes ??= grid.classImage(this.colours, this.hidden);
-    const size = grid.side * this.viewer.scale();
+    const size = (grid.side * this.viewer.scale()) / rootScale();
     const faded = Math.min(1, Math.max(0, (size - FILL_FADES_FROM_PX) / (FILL_FADES_TO_PX - FILL_FADES_FROM_PX)));
     toSlide();
     this.#paintImage(context, this.images.classes, opacity * (1 - (1 - FILL_LEAST) * faded));
     if (faded === 0) return;
     context.globalAlpha = Math.min(1, 0.35 + opacity) * faded;
-    this.#outlinePatches((patch) => {
-      const name = grid.classes[grid.label[patch]];
-      return name === undefined || name === OTHER || this.hidden.has(name) ? null : this.colours[name];
-    });
+    this.#outlineClasses();
   }
 
-  #outlinePatches(colourOf) {
-    const { grid, context } = this, { left, top, columns, rows } = this.#visiblePatches();
+  // Borders of what belongs together, inside it: a line around every patch would be a grid and nothing else.
+  #outlineClasses() {
+    const { grid, context } = this, { left, top, columns, rows } = this.#visiblePatches(), { side } = grid;
     if (columns <= 0 || rows <= 0 || columns * rows > MOST_BORDERS) return;
-    const pixel = 1 / this.viewer.scale(), inset = 1.5 * pixel;
-    context.lineWidth = 2 * pixel;
+    const labelAt = (column, row) => {
+      if (column < 0 || row < 0 || column >= grid.columns || row >= grid.rows) return -1;
+      const patch = grid.index[row * grid.columns + column];
+      return patch < 0 ? -1 : grid.label[patch];
+    };
+    const paths = new Map(), pixel = 1 / this.viewer.scale(), inset = 1.2 * pixel;
     for (let row = top; row < top + rows; row += 1) {
       for (let column = left; column < left + columns; column += 1) {
-        const patch = grid.index[row * grid.columns + column], colour = patch < 0 ? null : colourOf(patch);
-        if (!colour) continue;
-        context.strokeStyle = colour;
-        context.strokeRect(grid.left + column * grid.side + inset, grid.top + row * grid.side + inset, grid.side - 2 * inset, grid.side - 2 * inset);
+        const label = labelAt(column, row), name = grid.classes[label];
+        if (name === undefined || name === OTHER || this.hidden.has(name)) continue;
+        if (!paths.has(name)) paths.set(name, new Path2D());
+        const path = paths.get(name), x = grid.left + column * side, y = grid.top + row * side;
+        const [x0, x1, y0, y1] = [x + inset, x + side - inset, y + inset, y + side - inset];
+        const sides = [[0, -1, x, y0, x + side, y0], [0, 1, x, y1, x + side, y1], [-1, 0, x0, y, x0, y + side], [1, 0, x1, y, x1, y + side]];
+        for (const [across, down, fromX, fromY, toX, toY] of sides) {
+          if (labelAt(column + across, row + down) === label) continue;
+          path.moveTo(fromX, fromY);
+          path.lineTo(toX, toY);
+        }
       }
+    }
+    context.lineWidth = 2.4 * pixel;
+    for (const [name, path] of paths) {
+      context.strokeStyle = this.colours[name];
+      context.stroke(path);
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { reportAddress, tileAddress } from "./api.js";
 import { inkOn } from "./colour.js";
-import { by, element } from "./elements.js";
+import { by, element, fill } from "./elements.js";
 import { className, clock, count, fixed, percent, plural, resultOf, share, stainWords, statusWords, verdictWords } from "./format.js";
 
 const THUMBNAIL_PX = 160;
@@ -19,11 +19,11 @@ export const colourOf = (slide, score) => slide.classes.find(({ name }) => name 
 
 export function showCall(slide) {
   const { row, words } = slide, scored = row.status === "scored";
-  by("call").replaceChildren(
+  fill(by("call"), 
     element("div", { class: "call-head" },
       chip(resultOf(row), row.colour, scored ? "big" : "big words"),
       element("div", {},
-        element("p", { class: "group" }, scored ? words.group : `${statusWords(row.status)}: no call`),
+        element("p", { class: "group" }, scored ? words.group : "No call"),
         scored && words.her2_low ? element("p", { class: "soft" }, words.her2_low) : null,
         scored ? element("p", { class: "soft" }, figures(row)) : null)),
     ...(row.flagged ? [element("p", { class: "flagged" }, element("strong", {}, "Look twice. "), words.second_opinion || "Two ways to a call differ.")] : []),
@@ -39,7 +39,7 @@ const figures = (row) => [
 export function showPercentages(slide) {
   const section = by("percentages"), entries = Object.entries(slide.percentages ?? {});
   section.hidden = entries.length === 0;
-  section.replaceChildren(
+  fill(section, 
     element("h2", {}, "Of the tumour"),
     element("ul", { class: "bars" }, entries.map(([name, { value, low, high }]) => bar(name, value, low, high, colourOf(slide, name)))),
     element("p", { class: "soft small" }, counted(slide)),
@@ -69,23 +69,29 @@ function counted({ row, cells }) {
 export function showReasons(slide) {
   const { words, row } = slide;
   const lines = [
-    ["Rule", words.rule], ["Margin", words.margin], ["Confidence", confidence(row, words)], ["Second opinion", row.flagged ? "" : words.second_opinion],
-    ["Calibration", words.calibration], ["Model", words.model], ["Stain", stainWords(row.stain ?? row.modality)],
+    ["Rule", words.rule], ["Margin", words.margin], ["Confidence", words.confidence], ["Second opinion", row.flagged ? "" : words.second_opinion],
+    ["Calibration", words.calibration], ["Sampled", words.sample], ["Regions", words.regions], ["Possible controls", words.controls],
     ["Scale", slide.mpp ? `${+slide.mpp.toPrecision(4)} µm/px, from ${slide.mpp_source}` : ""],
   ].filter(([, text]) => text);
-  by("reasons").replaceChildren(
-    element("h2", {}, "Why"),
-    element("dl", { class: "why" }, lines.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])),
+  fill(by("reasons"), 
+    element("h2", {}, slide.row.status === "scored" ? "Why" : "Slide"),
+    element("dl", { class: "why" }, lines.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text)))),
+    clauseTable(slide.clauses),
+    element("details", {}, element("summary", {}, `Model: ${words.model_name ?? ""}`), element("ul", { class: "statements small" }, (words.model_statements ?? [words.model]).map((said) => element("li", {}, said)))),
     element("p", { class: "small" }, element("a", { href: reportAddress(row.slide_id) }, "Full report of this slide")),
   );
 }
 
-const confidence = (row, words) => (words.confidence && row.confidence !== null && !/\d/.test(words.confidence.slice(0, 4))
-  ? `${share(row.confidence, 1)} ${words.confidence}` : words.confidence);
+function clauseTable(clauses = []) {
+  if (!clauses.length) return null;
+  return element("details", {}, element("summary", {}, "What each score asks for"),
+    element("ul", { class: "clauses small" }, clauses.map(({ score, condition, finding, fired }) =>
+      element("li", { class: fired ? "fired" : "" }, element("strong", {}, score), element("span", {}, `${condition}. `, element("span", { class: "soft" }, finding))))));
+}
 
 export function showHistory(slide) {
   const { reviews } = slide;
-  by("history").replaceChildren(
+  fill(by("history"), 
     element("h2", {}, `Reviews${reviews.length ? ` (${reviews.length})` : ""}`),
     reviews.length
       ? element("ol", { class: "reviews" }, reviews.map((review) => reviewLine(slide, review)))
@@ -125,13 +131,13 @@ export function showRescored(slide, features, rescored, { selection, remove, goT
   const section = by("redrawn");
   section.hidden = features.length === 0;
   if (section.hidden) {
-    section.replaceChildren();
+    fill(section);
     return;
   }
   const before = slide.row, call = rescored?.call ?? null, now = call ? call.score || call.group : null;
   const changed = now !== null && now !== resultOf(before);
   section.classList.toggle("changed", changed);
-  section.replaceChildren(
+  fill(section, 
     element("h2", {}, "With your regions"),
     rescored === null
       ? element("p", { class: "soft" }, "Scoring again ...")
@@ -187,7 +193,7 @@ export function showExamples(slide, goTo) {
   const section = by("examples"), names = slide.classes.map(({ name }) => name).filter((name) => name !== OTHER).concat(OTHER);
   const groups = names.map((name) => [name, slide.examples.filter((example) => example.class === name)]).filter(([, found]) => found.length);
   section.hidden = groups.length === 0;
-  section.replaceChildren(element("h2", {}, "Surest patches"), ...groups.map(([name, found]) =>
+  fill(section, element("h2", {}, "Surest patches"), ...groups.map(([name, found]) =>
     element("div", { class: "example-group" },
       element("h3", {}, element("span", { class: "swatch", style: { "--ink": colourOf(slide, name) } }), className(name)),
       element("div", { class: "thumbnails" }, found.map((example) => thumbnail(slide, example, goTo))))));
@@ -230,7 +236,7 @@ function drawPart(canvas, slide, { x, y, size_px0: size }) {
       const image = new Image();
       image.addEventListener("load", () => context.drawImage(
         image, (column * side - left) * zoom, (row * side - top) * zoom, image.naturalWidth * zoom, image.naturalHeight * zoom));
-      image.src = tileAddress(slide.row.slide_id, level, column, row);
+      image.src = tileAddress(slide, level, column, row);
     }
   }
 }

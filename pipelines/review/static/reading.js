@@ -1,7 +1,7 @@
 // What is known of one patch: shown where the pointer is, or where the crosshair is for those without one.
 
 import { by, element } from "./elements.js";
-import { className, count, share } from "./format.js";
+import { className, share } from "./format.js";
 import { chip, colourOf } from "./panel.js";
 
 const REASONS = {
@@ -66,7 +66,7 @@ export class Reading {
     const head = element("div", { class: "reading-head" },
       known.refused ? chip("refused", "", "small") : chip(className(known.label), colourOf(slide, known.label), "small"),
       element("span", { class: "soft small" }, `tissue ${share(known.tissue)}`),
-      element("span", { class: "soft small place" }, `x ${count(known.x)}, y ${count(known.y)}`));
+      element("span", { class: "soft small place" }, `${known.x}, ${known.y}`));
     if (known.refused) return [head, element("p", { class: "small" }, REASONS[known.reason] ?? (known.reason || "It was not scored."))];
     return [head, element("ul", { class: "bars tight" }, classes.map((name, at) => element("li", { class: "bar-row" },
       element("span", { class: "bar-name" }, className(name)),

@@ -16,6 +16,7 @@ import { showScale, SlideViewer } from "./viewer.js";
 
 const PAN_PX = 120, ZOOM_STEP = 1.5, TURN = 90, NUDGE_PX = 6;
 const MAGNIFICATIONS = [5, 10, 20, 40];
+const NARROW_REM = 46;
 const SPOT_AT = 10, EXAMPLE_WIDTHS = 6;
 
 class SlidePage {
@@ -47,7 +48,7 @@ class SlidePage {
 
   #showHead() {
     const { row } = this.slide;
-    by("about").textContent = [row.name === `${row.slide_id}` ? "" : row.name, stainWords(row.stain ?? row.modality)].filter(Boolean).join(" \u00b7 ");
+    by("about").textContent = [row.name.replace(/\.[^.]*$/, "") === row.slide_id ? "" : row.name, stainWords(row.stain ?? row.modality)].filter(Boolean).join(" \u00b7 ");
     by("name").title = row.name;
     showState(this.slide);
     const order = worklistOrder.read(), listed = order?.slides ?? [], at = listed.indexOf(row.slide_id);
@@ -96,7 +97,10 @@ class SlidePage {
     this.drawing.attach(this.viewer, this.overlays);
     this.reading = new Reading(this.viewer, this.overlays);
     this.overlays.addPainter((context, place) => this.#markSpot(context, place));
-    this.beside = new Beside(this.viewer, () => this.place.note());
+    this.beside = new Beside(this.viewer, () => {
+      this.place.note();
+      this.#makeRoom();
+    });
     showScale(this.viewer, by("bar"), by("bar-label"), by("magnification"));
     const patches = slide.layers.patches ? getPatches(slide.row.slide_id).then((parsed) => this.overlays.setPatches(new PatchGrid(parsed)), complain) : null;
     await this.viewer.ready;
@@ -290,6 +294,14 @@ class SlidePage {
     memory.keep("overlays-open", open);
   }
 
+  // Two views on a small screen have no room for the list; it comes back with the whole view.
+  #makeRoom() {
+    const narrow = this.beside.isOpen && by("main-view").clientWidth < NARROW_REM * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const open = !narrow && memory.read("overlays-open", true);
+    by("overlays").hidden = !open;
+    by("overlays-open").setAttribute("aria-expanded", String(open));
+  }
+
   #togglePanel(open = by("panel").hidden) {
     by("panel").hidden = !open;
     by("panel-open").setAttribute("aria-expanded", String(open));
@@ -340,7 +352,10 @@ class SlidePage {
       { keys: ["ArrowDown"], run: () => this.#pan(0, 1) },
       { group: "View", keys: ["+", "="], shown: ["+"], words: "Zoom in", run: () => this.viewer?.zoomBy(ZOOM_STEP) },
       { group: "View", keys: ["-", "_"], shown: ["-"], words: "Zoom out", run: () => this.viewer?.zoomBy(1 / ZOOM_STEP) },
-      ...MAGNIFICATIONS.map((each, place) => ({ group: "View", keys: [`Shift+${place + 1}`], words: `${each}×`, run: () => this.magnify(each) })),
+      ...MAGNIFICATIONS.map((each, place) => ({
+        ...(place ? {} : { group: "View", shown: ["Shift+1", "2", "3", "4"], words: MAGNIFICATIONS.map((one) => `${one}×`).join(", ") }),
+        keys: [`Shift+${place + 1}`], run: () => this.magnify(each),
+      })),
       { group: "View", keys: ["f"], words: "Whole slide", run: () => this.fit() },
       { group: "View", keys: ["r"], words: "Turn right", run: () => this.viewer?.rotateBy(TURN) },
       { group: "View", keys: ["Shift+r"], words: "Turn left", run: () => this.viewer?.rotateBy(-TURN) },
@@ -356,7 +371,10 @@ class SlidePage {
       { group: "Overlays", keys: [" "], words: "Hold: bare tissue", run: () => overlays?.peek(true), release: () => overlays?.peek(false), when: () => has() && !drawing.drawing },
 
       { group: "Sign-off", keys: ["a"], words: "Agree with the software", run: () => this.#inPanel(() => signOff.agree()) },
-      ...scores.map((score) => ({ group: "Sign-off", keys: [score[0]], words: `You say ${score}`, run: () => this.#inPanel(() => signOff.say(score)) })),
+      ...scores.map((score, place) => ({
+        ...(place ? {} : { group: "Sign-off", shown: ["0", "1", "2", "3"], words: `You say ${scores.join(", ")}` }),
+        keys: [score[0]], run: () => this.#inPanel(() => signOff.say(score)),
+      })),
       { group: "Sign-off", keys: ["u"], words: "Unsure", run: () => this.#inPanel(() => signOff.beUnsure()) },
       { group: "Sign-off", keys: ["m"], words: "Comment", run: () => this.#inPanel(() => by("comment").focus()) },
       { group: "Sign-off", keys: ["Enter"], words: "Sign what is chosen (Ctrl Enter in the comment)", run: () => signOff.sign(), when: () => !drawing.drawing && signOff.choice !== null },

@@ -153,9 +153,11 @@ export function showScale(viewer, bar, label, magnification) {
   });
 }
 
-const rootScale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
+/** How much larger than on the smallest screen everything is drawn. */
+export const rootScale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
 
-function tileSource({ row, width, height, tile_px: side, max_level: maxLevel }) {
+function tileSource(slide) {
+  const { width, height, tile_px: side, max_level: maxLevel } = slide;
   // Below the level that fits one tile there is nothing more to see.
   const above = Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / side)));
   return {
@@ -165,17 +167,17 @@ function tileSource({ row, width, height, tile_px: side, max_level: maxLevel }) 
     tileOverlap: 0,
     minLevel: Math.max(0, maxLevel - above),
     maxLevel,
-    getTileUrl: (level, x, y) => tileAddress(row.slide_id, level, x, y),
+    getTileUrl: (level, x, y) => tileAddress(slide, level, x, y),
   };
 }
 
 // OpenSeadragon writes a style element for touch screens, which the page's policy refuses loudly. It does not where one
-// stands there already; a style of another type than CSS is never looked at.
+// stands there already, and an element of that name without a meaning will do.
 function refuseInlineStyle() {
-  if (document.querySelector("style[data-openseadragon-mobile-css]")) return;
-  const inert = document.createElement("style");
-  inert.type = "text/plain";
-  inert.dataset.openseadragonMobileCss = "true";
+  const name = "data-openseadragon-mobile-css";
+  if (document.querySelector(`style[${name}]`)) return;
+  const inert = document.createElementNS("urn:inert", "style");
+  inert.setAttribute(name, "true");
   document.head.append(inert);
 }
 

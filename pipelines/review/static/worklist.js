@@ -73,7 +73,7 @@ const FACETS = {
 };
 
 function wordsOf(row) {
-  row.words ??= [row.slide_id, row.name, row.case, row.reason, resultOf(row), row.her2_group, row.second_opinion, stainWords(row.stain ?? row.modality),
+  row.words ??= [row.slide_id, row.name, row.case, row.reason, resultOf(row), row.her2_group, row.disagreement, stainWords(row.stain ?? row.modality),
     row.latest_review?.reviewer, row.flagged ? "flagged" : ""].filter(Boolean).join("\n").toLowerCase();
   return row.words;
 }
@@ -193,11 +193,13 @@ function drawResult(row) {
   return element("span", { class: "chip", style: { background: row.colour, color: inkOn(row.colour) } }, result);
 }
 
-const drawFlag = (row) => (row.flagged ? element("span", { class: "flag", title: row.second_opinion }, "look twice") : "");
+function drawFlag(row) {
+  return row.flagged ? element("span", { class: "flag", title: row.disagreement }, "look twice") : "";
+}
 
 function drawReview(row) {
   const { latest_review: last } = row;
-  if (!last) return "";
+  if (!last) return element("span", { class: "soft" }, "not reviewed");
   return element("span", { class: `verdict ${last.verdict}`, title: clock(last.time) },
     `${verdictWords(last.verdict)}${last.verdict === "overrule" ? ` to ${last.score}` : ""}`,
     element("small", {}, ` ${last.reviewer}, ${clock(last.time).replace(/, [^,]*$/, "")}`));
