@@ -29,12 +29,12 @@ export function fill(parent, ...children) {
   parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-/** Say what happened, to the eye and to a screen reader. */
-export function announce(text) {
+/** Say what happened, to the eye and to a screen reader; `quietly` only to the latter. */
+export function announce(text, { quietly = false } = {}) {
   const line = by("announcement");
   // The same sentence twice is spoken twice only if the text changes.
   line.textContent = line.textContent === text ? `${text}\u00a0` : text;
-  line.classList.add("shown");
+  line.classList.toggle("shown", !quietly);
   clearTimeout(toast.timer);
   toast.timer = setTimeout(() => line.classList.remove("shown"), TOAST_MS);
 }

@@ -25,7 +25,7 @@ export function showCall(slide) {
       element("div", {},
         element("p", { class: "group" }, scored ? words.group : "No call"),
         scored && words.her2_low ? element("p", { class: "soft" }, words.her2_low) : null,
-        scored ? element("p", { class: "soft" }, figures(row)) : null)),
+        scored ? element("p", { class: "soft figures" }, figures(row)) : null)),
     ...(row.flagged ? [element("p", { class: "flagged" }, element("strong", {}, "Look twice. "), words.second_opinion || "Two ways to a call differ.")] : []),
     ...(scored ? [] : [element("p", { class: "flagged" }, row.reason || "No reason is on record.")]),
   );
@@ -143,7 +143,7 @@ export function showRescored(slide, features, rescored, { selection, remove, goT
       ? element("p", { class: "soft" }, "Scoring again ...")
       : element("div", { class: "old-new" },
         element("span", { class: "soft" }, "was"), chip(resultOf(before), before.colour), element("span", { aria: { hidden: "true" } }, "\u2192"),
-        call ? chip(now, colourOf(slide, now), "big") : chip("no call", "", "big words"),
+        call ? chip(now, colourOf(slide, now), "big") : chip("no call", "", "words"),
         element("strong", {}, call === null ? "" : changed ? "the call changes" : "the call stands")),
     ...(rescored === null ? [] : outcome(slide, rescored)),
     element("ul", { class: "regions" }, features.map((feature, place) => regionLine(feature, place, place === selection, { remove, goTo }))),

@@ -1,11 +1,12 @@
 // Sign-off: agree, overrule or be unsure. Each one is added to those before it.
 
 import { postReview } from "./api.js";
-import { announce, by, complain, element, memory } from "./elements.js";
+import { announce, by, complain, element, fill, memory } from "./elements.js";
 import { resultOf } from "./format.js";
 import { chip, colourOf } from "./panel.js";
 
 const SCORES = ["0", "1+", "2+", "3+"];
+const SIGNS = { agree: "=", overrule: "\u2260", unsure: "?" };
 const WORDS = { agree: "You agree", overrule: "You overrule", unsure: "You are unsure" };
 
 export class SignOff {
@@ -15,6 +16,7 @@ export class SignOff {
     this.signed = signed;
     this.called = slide.row.her2_score || slide.row.her2_group || null;
     this.choice = null;
+    this.rescored = null;
     this.draftKey = `draft.${slide.row.slide_id}`;
     this.#fill(run);
     this.#restore();
@@ -48,7 +50,7 @@ export class SignOff {
     });
   }
 
-  agree() { this.#choose({ verdict: "agree", score: this.called }); }
+  agree() { this.#choose({ verdict: "agree", score: this.slide.row.her2_score || null }); }
   beUnsure() { this.#choose({ verdict: "unsure", score: null }); }
   /** A score: it overrules, unless it is the software's own. */
   say(score) { this.#choose(score === this.called ? { verdict: "agree", score } : { verdict: "overrule", score }); }
@@ -69,6 +71,12 @@ export class SignOff {
     return `Software says ${said}, you are unsure.`;
   }
 
+  /** What the software says with drawn regions; null where there are none. */
+  setRescored(result) {
+    this.rescored = result;
+    this.#show();
+  }
+
   /** Drop what is chosen but not signed. */
   drop() {
     if (!this.choice) return false;
@@ -85,11 +93,14 @@ export class SignOff {
     const yours = choice === null
       ? element("span", { class: "chip empty" }, "\u2013")
       : choice.verdict === "unsure" ? chip("?", "") : chip(choice.score ?? resultOf(row), colourOf(slide, choice.score) || row.colour);
-    by("says").replaceChildren(
-      element("div", { class: "say" }, element("span", { class: "soft" }, "Software says"), chip(resultOf(row), row.colour)),
-      element("span", { class: `sign ${choice?.verdict ?? ""}`, aria: { hidden: "true" } }, choice === null ? "" : { agree: "=", overrule: "\u2260", unsure: "?" }[choice.verdict]),
-      element("div", { class: "say" }, element("span", { class: "soft" }, "You say"), yours),
-      element("strong", { class: `verdict ${choice?.verdict ?? ""}` }, choice === null ? "not signed" : WORDS[choice.verdict]));
+    const differs = this.rescored !== null && this.rescored !== resultOf(row);
+    const says = (label, shown, kind = "") => element("div", { class: `say ${kind}` }, element("span", {}, label), shown);
+    fill(by("says"),
+      says("Software says", chip(resultOf(row), row.colour, row.status === "scored" ? "" : "words")),
+      differs ? says("with regions", chip(this.rescored, colourOf(slide, this.rescored), this.rescored === "no call" ? "words" : "")) : null,
+      element("span", { class: "sign", aria: { hidden: "true" } }, choice === null ? "" : SIGNS[choice.verdict]),
+      says(choice === null ? "You say" : WORDS[choice.verdict], yours, `yours ${choice?.verdict ?? ""}`),
+      choice === null ? element("span", { class: "soft unsigned" }, "not signed") : null);
     by("agree").setAttribute("aria-pressed", String(choice?.verdict === "agree"));
     by("unsure").setAttribute("aria-pressed", String(choice?.verdict === "unsure"));
     for (const button of by("overrule").children) button.setAttribute("aria-pressed", String(choice !== null && choice.verdict !== "unsure" && choice.score === button.dataset.score));

@@ -190,6 +190,7 @@ class SlidePage {
     this.rescored = null;
     this.#showRegions();
     this.#save();
+    this.signOff.setRescored(null);
     if (features.length) await this.#rescore();
     else announce("No regions are drawn; the call is the run's");
   }
@@ -217,7 +218,9 @@ class SlidePage {
       if (features !== this.drawing.features) return;
       this.rescored = rescored;
       this.#showRegions();
-      const now = rescored.call ? rescored.call.score || rescored.call.group : "no call", was = resultOf(this.slide.row);
+      const now = rescored.call ? rescored.call.score || rescored.call.group : "no call";
+      this.signOff.setRescored(now);
+      const was = resultOf(this.slide.row);
       announce(`With your regions: ${now}${now === was ? ", as before" : `, was ${was}`}`);
     } catch (error) {
       by("redrawn").hidden = true;
@@ -255,7 +258,7 @@ class SlidePage {
     by("reviewer").addEventListener("change", () => { if (this.unsaved && by("reviewer").value.trim()) this.#save(); });
     if (this.viewer) {
       this.#followPointer();
-      this.viewer.osd.addHandler("animation-finish", () => { if (this.reading.crosshair && !this.drawing.drawing) announce(this.reading.inWords()); });
+      this.viewer.osd.addHandler("animation-finish", () => { if (this.reading.crosshair && !this.drawing.drawing) announce(this.reading.inWords(), { quietly: true }); });
     }
     this.#toggleOverlays(memory.read("overlays-open", true));
     this.#togglePanel(memory.read("panel-open", true));
@@ -398,7 +401,7 @@ class SlidePage {
 
   #toggleCrosshair() {
     this.reading.toggleCrosshair();
-    announce(this.reading.crosshair ? this.reading.inWords() : "Crosshair off");
+    announce(this.reading.crosshair ? this.reading.inWords() : "Crosshair off", { quietly: true });
   }
 }
 
