@@ -22,6 +22,8 @@ const send = (method, path, body) =>
 const at = (slideId, rest = "") => `/api/slides/${encodeURIComponent(slideId)}${rest}`;
 
 export const getRun = () => json("/api/run");
+/** What is known of the run, without its slides. */
+export const getRunAlone = () => json("/api/run?slides=no");
 export const getSlide = (slideId) => json(at(slideId));
 export const getRegions = (slideId) => json(at(slideId, "/regions"));
 export const postReview = (slideId, review) => send("POST", at(slideId, "/reviews"), review);

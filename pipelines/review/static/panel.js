@@ -1,21 +1,12 @@
 // The side panel: what the software says and why, what has been said before, and what changes with drawn regions.
 
 import { reportAddress, tileAddress } from "./api.js";
-import { inkOn } from "./colour.js";
+import { chip, colourOf } from "./chip.js";
 import { by, element, fill } from "./elements.js";
 import { className, clock, count, fixed, percent, plural, resultOf, share, stainWords, statusWords, verdictWords } from "./format.js";
 
 const THUMBNAIL_PX = 160;
 const OTHER = "other";
-const NEUTRAL = "#d9dee3";
-
-/** A score or another result on its colour. */
-export function chip(text, colour, kind = "") {
-  const ground = colour || NEUTRAL;
-  return element("span", { class: `chip ${kind}`, style: { background: ground, color: inkOn(ground) } }, text);
-}
-
-export const colourOf = (slide, score) => slide.classes.find(({ name }) => name === score)?.colour ?? "";
 
 export function showCall(slide) {
   const { row, words } = slide, scored = row.status === "scored";

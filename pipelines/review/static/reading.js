@@ -1,8 +1,8 @@
 // What is known of one patch: shown where the pointer is, or where the crosshair is for those without one.
 
+import { chip, colourOf } from "./chip.js";
 import { by, element } from "./elements.js";
 import { className, share } from "./format.js";
-import { chip, colourOf } from "./panel.js";
 
 const REASONS = {
   unreadable: "It cannot be decoded.",

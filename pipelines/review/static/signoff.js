@@ -1,9 +1,9 @@
 // Sign-off: agree, overrule or be unsure. Each one is added to those before it.
 
 import { postReview } from "./api.js";
+import { chip, colourOf } from "./chip.js";
 import { announce, by, complain, element, fill, memory } from "./elements.js";
 import { resultOf } from "./format.js";
-import { chip, colourOf } from "./panel.js";
 
 const SCORES = ["0", "1+", "2+", "3+"];
 const SIGNS = { agree: "=", overrule: "\u2260", unsure: "?" };

@@ -1,6 +1,6 @@
 // The page of a slide: puts its parts together.
 
-import { getPatches, getRun, getSlide, fileAddress, postRescore, putDrawn, slideAddress } from "./api.js";
+import { getPatches, getRunAlone, getSlide, fileAddress, postRescore, putDrawn, slideAddress } from "./api.js";
 import { Beside } from "./beside.js";
 import { boxOf, Drawing, KINDS } from "./drawing.js";
 import { announce, by, complain, element, listenForTrouble, memory, worklistOrder } from "./elements.js";
@@ -412,7 +412,7 @@ document.title = `${slideId} · HER2 review`;
 by("name").textContent = slideId;
 
 try {
-  const [run, slide] = await Promise.all([getRun(), getSlide(slideId)]);
+  const [run, slide] = await Promise.all([getRunAlone(), getSlide(slideId)]);
   await new SlidePage(run, slide).begin();
 } catch (error) {
   complain(error);

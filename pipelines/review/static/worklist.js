@@ -1,14 +1,14 @@
 // The worklist: all slides of a run, filtered, sorted and opened. Only the rows that are seen are drawn.
 
 import { getRun, slideAddress } from "./api.js";
-import { inkOn } from "./colour.js";
+import { chip } from "./chip.js";
 import { announce, by, complain, element, listenForTrouble, settled, worklistOrder } from "./elements.js";
 import { clock, count, fixed, resultOf, share, stainWords, verdictWords } from "./format.js";
 import { obey, showHelp } from "./keyboard.js";
 
-const SPARE_ROWS = 12, MOST_PRINTED = 2000, TYPING_MS = 120;
+const SPARE_ROWS = 12, MOST_PRINTED = 2000, TYPING_MS = 120, KEEP_UP_MS = 10_000;
 const RESULT_ORDER = ["0", "1+", "2+", "3+", "negative", "equivocal", "positive", "not assessable", "failed"];
-const CONFIDENCES = [["low", "under 75 %", 0, 0.75], ["middle", "75\u201395 %", 0.75, 0.95], ["high", "95 % on", 0.95, Infinity]];
+const CONFIDENCES = [["low", "< 75\u00a0%", 0, 0.75], ["middle", "75\u201395\u00a0%", 0.75, 0.95], ["high", "\u2265 95\u00a0%", 0.95, Infinity]];
 const REVIEWS = [["open", "not reviewed"], ["agree", "agreed"], ["overrule", "overruled"], ["unsure", "unsure"]];
 
 const number = (name) => (row) => row[name];
@@ -21,7 +21,7 @@ const COLUMNS = [
   { name: "confidence", head: "Conf.", title: "Confidence: share of resamples of the tissue with the same score", kind: "number", of: number("confidence"), draw: (row) => (row.confidence === null ? "" : share(row.confidence)) },
   { name: "h_score", head: "H", title: "H-score, 0 to 300", kind: "number", of: number("h_score"), draw: (row) => fixed(row.h_score, 0) },
   ...[["pct_0", "% 0"], ["pct_1", "% 1+"], ["pct_2", "% 2+"], ["pct_3", "% 3+"]].map(([name, head]) => (
-    { name, head, title: "Share of the tumour", kind: "number", of: number(name), draw: (row) => fixed(row[name], 1) })),
+    { name, head, title: "Share of the tumour", kind: "number", of: number(name), draw: (row) => drawShare(row[name], head.slice(2)) })),
   { name: "complete", head: "% compl.", title: "Counted cells with complete membrane staining", kind: "number", of: number("pct_complete_membrane"), draw: (row) => fixed(row.pct_complete_membrane, 1) },
   { name: "tumour", head: "Patches", title: "Patches of tumour", kind: "number", of: number("tumour_patches"), draw: (row) => count(row.tumour_patches) },
   { name: "tissue", head: "mm²", title: "Tissue", kind: "number", of: number("tissue_mm2"), draw: (row) => fixed(row.tissue_mm2, 1) },
@@ -30,7 +30,7 @@ const COLUMNS = [
 const SINGLE = ["q", "sort", "flagged"], MANY = ["call", "review", "confidence"];
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-const state = { rows: [], shown: [], wanted: {}, at: 0, height: 32, printing: false, first: -1, last: -1 };
+const state = { colours: {}, rows: [], shown: [], wanted: {}, at: 0, height: 32, printing: false, first: -1, last: -1 };
 
 // --- what is wanted stands in the address
 
@@ -150,7 +150,7 @@ function drawFacets(searched) {
   const flagged = state.rows.filter((row) => row.flagged && passes(row, searched, "flagged")).length;
   const flag = element("button", { type: "button", class: "toggle", id: "only-flagged", aria: { pressed: String(Boolean(state.wanted.flagged)) }, title: "Flagged only (F)" }, "flagged", element("small", {}, count(flagged)));
   flag.addEventListener("click", toggleFlagged);
-  groups.push(element("fieldset", { class: "facet" }, element("legend", {}, "Flag"), flag));
+  groups.push(element("fieldset", { class: "facet", aria: { label: "Flag" } }, flag));
   const had = document.activeElement?.closest?.(".facet .toggle"), { facet, value } = had?.dataset ?? {};
   by("facets").replaceChildren(...groups);
   // Drawing the buttons anew must not take the focus from whoever pressed one.
@@ -190,19 +190,27 @@ function drawSlide(row, place) {
 function drawResult(row) {
   const result = resultOf(row);
   if (row.status !== "scored") return element("span", { class: "chip plain" }, result);
-  return element("span", { class: "chip", style: { background: row.colour, color: inkOn(row.colour) } }, result);
+  return chip(result, row.colour);
 }
 
 function drawFlag(row) {
   return row.flagged ? element("span", { class: "flag", title: row.disagreement }, "look twice") : "";
 }
 
+// A line as long as the share, in the colour of its class: a column of them is read faster than its figures.
+function drawShare(value, score) {
+  if (value === null) return "";
+  return [fixed(value, 1), element("span", { class: "share", style: { width: `calc((100% - 1rem) * ${value / 100})`, background: state.colours[score] ?? "#8d99a5" } })];
+}
+
 function drawReview(row) {
   const { latest_review: last } = row;
   if (!last) return element("span", { class: "soft" }, "not reviewed");
-  return element("span", { class: `verdict ${last.verdict}`, title: clock(last.time) },
-    `${verdictWords(last.verdict)}${last.verdict === "overrule" ? ` to ${last.score}` : ""}`,
-    element("small", {}, ` ${last.reviewer}, ${clock(last.time).replace(/, [^,]*$/, "")}`));
+  const when = new Date(last.time), day = { day: "numeric", month: "short", ...(when.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" }) };
+  return element("span", { class: `verdict ${last.verdict}`, title: `${last.reviewer}, ${clock(last.time)}` },
+    verdictWords(last.verdict), " ",
+    last.verdict === "overrule" ? chip(last.score, state.colours[last.score], "small") : null,
+    element("small", {}, ` ${last.reviewer}, ${when.toLocaleDateString("en-GB", day)}`));
 }
 
 function drawRow(row, place) {
@@ -268,6 +276,11 @@ const remember = (slideId) => history.replaceState(null, "", address({ at: slide
 
 // --- page
 
+// A run that is going on fills its list.
+function keepUp() {
+  setInterval(() => { if (!by("running").hidden && !document.hidden) load().catch(complain); }, KEEP_UP_MS);
+}
+
 function drawHeads() {
   by("heads").replaceChildren(...COLUMNS.map(({ name, head, title, kind, most }) => {
     const button = element("button", { type: "button", title: title ?? "" }, head);
@@ -293,8 +306,16 @@ async function load() {
   by("run-name").textContent = run.title;
   by("run-name").title = run.folder;
   document.title = `HER2 worklist · ${run.title}`;
+  by("running").hidden = run.state !== "running";
+  state.colours = run.colours ?? {};
+  const at = state.shown[state.at]?.slide_id;
   state.rows = run.slides;
   apply();
+  const again = state.shown.findIndex((row) => row.slide_id === at);
+  if (again >= 0 && again !== state.at) {
+    state.at = again;
+    drawRows({ again: true });
+  }
   measure();
 }
 
@@ -362,6 +383,7 @@ listen();
 obey(keys());
 try {
   await load();
+  keepUp();
   document.documentElement.dataset.ready = "true";
 } catch (error) {
   complain(error);
