@@ -210,7 +210,7 @@ function drawReview(row) {
   return element("span", { class: `verdict ${last.verdict}`, title: `${last.reviewer}, ${clock(last.time)}` },
     verdictWords(last.verdict), " ",
     last.verdict === "overrule" ? chip(last.score, state.colours[last.score], "small") : null,
-    element("small", {}, ` ${last.reviewer}, ${when.toLocaleDateString("en-GB", day)}`));
+    element("small", {}, ` ${last.reviewer}`, element("span", { class: last.verdict === "overrule" ? "wide-only" : "" }, `, ${when.toLocaleDateString("en-GB", day)}`)));
 }
 
 function drawRow(row, place) {
