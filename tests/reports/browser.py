@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -185,6 +185,15 @@ class Browser:
     def paper(self) -> bytes:
         """The page as it would be printed, as PDF."""
         return base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"])
+
+    @contextmanager
+    def beforehand(self, script: str) -> Iterator[None]:
+        """A script that runs in each new page before the page's own."""
+        given = self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        try:
+            yield
+        finally:
+            self._call("Page.removeScriptToEvaluateOnNewDocument", **given)
 
     def without_policy(self, off: bool) -> None:
         """Whether pages opened from now on may run what their own policy forbids, such as scripts of tests."""
