@@ -22,7 +22,7 @@ export const micrometres = (um) => (um >= 1000 ? `${+(um / 1000).toPrecision(3)}
 /** A magnification: 10 µm a pixel is 1x. */
 export function times(magnification) {
   if (!Number.isFinite(magnification)) return UNKNOWN;
-  return `${magnification >= 10 ? magnification.toFixed(0) : magnification >= 1 ? magnification.toFixed(1) : magnification.toFixed(2)}×`;
+  return `${magnification >= 10 ? Math.round(magnification) : +magnification.toPrecision(2)}×`;
 }
 
 const STAINS = { her2: "HER2", he: "H&E", ihc: "IHC" };

@@ -54,7 +54,6 @@ export class Overlays {
     this.canvas = element("canvas", { class: "overlay", aria: { hidden: "true" } });
     viewer.osd.canvas.append(this.canvas);
     this.context = this.canvas.getContext("2d");
-    this.scratch = document.createElement("canvas");
     this.#makeSwitches();
     viewer.onMove(() => { this.paint(); this.#askForCells(); });
     if (this.#offers("tissue")) this.#loadTissue();
@@ -153,7 +152,7 @@ export class Overlays {
   }
 
   #describeRefused() {
-    const { hint } = this.switches.refused, number = this.grid.refused;
+    const { hint } = this.switches.refused, number = this.grid.refused.length;
     hint.textContent = number ? plural(number, "patch", "patches") : "none";
   }
 
@@ -274,7 +273,7 @@ export class Overlays {
     if (this.grid?.n) {
       if (this.#on("classes")) this.#paintClasses(toSlide);
       if (this.#on("probability")) this.#paintProbability(toSlide);
-      if (this.#on("refused") && this.grid.refused) this.#paintRefused(toSlide, ratio);
+      if (this.#on("refused") && this.grid.refused.length) this.#paintRefused(toSlide, ratio);
     }
     toScreen();
     if (this.#on("cells") && this.cells && this.#cellsCanBeTold()) this.#paintCells(place, ratio);
@@ -370,26 +369,26 @@ export class Overlays {
   }
 
   #paintRefused(toSlide, ratio) {
-    this.images.refused ??= this.grid.refusedImage();
-    const { scratch, context } = this;
-    if (scratch.width !== this.canvas.width || scratch.height !== this.canvas.height) {
-      scratch.width = this.canvas.width;
-      scratch.height = this.canvas.height;
-    }
+    const { grid, context } = this;
     toSlide();
-    const over = scratch.getContext("2d");
-    over.setTransform(1, 0, 0, 1, 0, 0);
-    over.globalCompositeOperation = "source-over";
-    over.clearRect(0, 0, scratch.width, scratch.height);
-    over.setTransform(context.getTransform());
-    this.#paintImage(over, this.images.refused, 1);
-    over.setTransform(1, 0, 0, 1, 0, 0);
-    over.globalCompositeOperation = "source-in";
-    over.fillStyle = this.#hatch(over, ratio);
-    over.fillRect(0, 0, scratch.width, scratch.height);
-    context.setTransform(1, 0, 0, 1, 0, 0);
+    if (grid.side * this.viewer.scale() < HATCH_PX) {
+      // Too small for lines.
+      this.images.refused ??= grid.refusedImage();
+      this.#paintImage(context, this.images.refused, 0.6 * this.state.refused.opacity);
+      return;
+    }
+    const { left, top, columns, rows } = this.#visiblePatches();
+    context.beginPath();
+    for (const patch of grid.refused) {
+      const x = grid.xy[2 * patch], y = grid.xy[2 * patch + 1];
+      const column = (x - grid.left) / grid.side, row = (y - grid.top) / grid.side;
+      if (column >= left && row >= top && column < left + columns && row < top + rows) context.rect(x, y, grid.side, grid.side);
+    }
     context.globalAlpha = this.state.refused.opacity;
-    context.drawImage(scratch, 0, 0);
+    // The lines stay as they are on the screen, whatever the zoom.
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = this.#hatch(context, ratio);
+    context.fill();
   }
 
   #hatch(context, ratio) {

@@ -27,12 +27,12 @@ export class PatchGrid {
     this.rows = n ? Math.round((bottom - top) / side) + 1 : 1;
     this.cell = new Int32Array(n);
     this.index = new Int32Array(this.columns * this.rows).fill(-1);
-    this.refused = 0;
+    this.refused = [];
     for (let patch = 0; patch < n; patch += 1) {
       const column = Math.round((xy[2 * patch] - this.left) / side), row = Math.round((xy[2 * patch + 1] - this.top) / side);
       this.cell[patch] = row * this.columns + column;
       this.index[this.cell[patch]] = patch;
-      if (this.label[patch] === REFUSED) this.refused += 1;
+      if (this.label[patch] === REFUSED) this.refused.push(patch);
     }
   }
 
@@ -79,7 +79,7 @@ export class PatchGrid {
 
   /** One opaque pixel for each patch that was refused. */
   refusedImage() {
-    const ink = [0, 0, 0, 255];
+    const ink = [70, 70, 70, 255];
     return this.#image((patch) => (this.label[patch] === REFUSED ? ink : null));
   }
 

@@ -24,8 +24,15 @@ export class Place {
   constructor(viewer, { beside, arrived }) {
     this.viewer = viewer;
     this.beside = beside;
-    const note = settled(() => this.note(), SETTLED_MS);
-    viewer.onMove(note);
+    const root = document.documentElement.dataset;
+    const note = settled(() => {
+      this.note();
+      root.view = "still";
+    }, SETTLED_MS);
+    viewer.onMove(() => {
+      root.view = "moving";
+      note();
+    });
     window.addEventListener("popstate", () => {
       const place = readPlace();
       this.viewer.go(place);

@@ -201,6 +201,7 @@ class SlidePage {
     const reviewer = this.signOff.reviewer({ ask: true });
     this.unsaved = !reviewer;
     if (!reviewer) return;
+    memory.keep("reviewer", reviewer);
     try {
       await putDrawn(this.slide.row.slide_id, this.#collection(), reviewer);
     } catch (error) {

@@ -37,7 +37,7 @@ export class SlideViewer {
       blendTime: 0,
       zoomPerScroll: 1.35,
       visibilityRatio: 0.15,
-      minZoomImageRatio: 0.5,
+      minZoomImageRatio: 0.15,
       maxZoomPixelRatio: MOST_PIXELS_PER_PIXEL,
       imageLoaderLimit: 8,
       maxImageCacheCount: 600,
