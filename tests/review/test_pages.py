@@ -34,7 +34,8 @@ FLIPS = ((400, 0), (900, 0), (900, 700), (400, 700))
 
 _COPY = (
     "(() => { const from = document.querySelector('canvas.overlay');"
-    " const c = new OffscreenCanvas(from.width, from.height).getContext('2d', {willReadFrequently: true}); c.drawImage(from, 0, 0); return c })()"
+    " const c = new OffscreenCanvas(from.width, from.height).getContext('2d', {willReadFrequently: true});"
+    " c.drawImage(from, 0, 0); return c })()"
 )
 """Reading a canvas often would make it a slower one: what is read is a copy."""
 
@@ -196,6 +197,10 @@ def test_the_worklist_shows_all_slides_sorts_them_by_every_column_and_opens_one(
     reader.browser.until("location.pathname.startsWith('/slide/') && document.documentElement.dataset.ready")
     assert reader.text("#name") == order[0]
     assert reader.text("#position") == "1 of 4"
+    reader.press("j")
+    reader.browser.until("document.getElementById('position').textContent === '2 of 4'")
+    assert reader.text("#name") == order[1]
+    reader.browser.until("document.documentElement.dataset.ready === 'true'")
     reader.press("w")
     reader.browser.until("location.pathname === '/' && document.querySelector('#rows .name') !== null")
     assert reader.texts(names) == order
@@ -444,7 +449,7 @@ def test_what_is_not_signed_yet_is_dropped_by_escape_and_survives_another_slide(
     reader.visit("/slide/12_HER2")
     assert "You overrule" in reader.text("#says")
     reader.browser.press("Enter", "\r")
-    assert reader.browser.run("document.activeElement.id") == "reviewer"
+    reader.browser.until("document.activeElement.id === 'reviewer'")
     assert reader.api("/api/slides/12_HER2")["reviews"] == []
     reader.quiet()
 
@@ -492,8 +497,6 @@ def test_an_exclusion_drawn_with_the_mouse_changes_the_call_and_a_reload_finds_i
     assert reader.overlay(650, 350)[3] == alpha
     # What is signed now says with which regions, and what the software made of them.
     reader.press("1")
-    reader.browser.press("Tab")
-    reader.browser.press("Escape")
     reader.browser.press("Enter", "\r")
     reader.says("Signed by")
     assert reader.api("/api/slides/30_HER2")["reviews"][0]["rescored"] == "1+"
@@ -509,12 +512,16 @@ def test_an_exclusion_drawn_with_the_mouse_changes_the_call_and_a_reload_finds_i
 
 def test_an_outline_can_be_drawn_free_hand_or_with_keys(reader: Reader) -> None:
     reader.visit("/slide/7_HER2")
-    reader.browser.run(f"document.getElementById('reviewer').value = {json.dumps(READER)}")
     x, y = reader.at(750, 625)
     circle = [(x + 90 * math.cos(a), y + 90 * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 40)]
     reader.press("s")
     reader.browser.drag(circle)
     reader.browser.until("document.querySelectorAll('#redrawn .regions li').length === 1")
+    # What is drawn is kept under a name, and waits for one.
+    reader.browser.until("document.activeElement.id === 'reviewer'")
+    assert reader.api("/api/slides/7_HER2")["drawn"]["features"] == []
+    reader.press(READER)
+    reader.browser.press("Escape")
     reader.browser.move(1, 1)
     reader.press("d")
     before = reader.place()
@@ -569,6 +576,11 @@ def test_the_other_stain_moves_along_and_keeps_its_own_shift(reader: Reader) -> 
     mpp = reader.api("/api/slides/12_HE")["mpp"]
     assert shift["x"] == pytest.approx(-30, abs=2 * mpp + 1)
     assert shift["y"] == pytest.approx(-10, abs=2 * mpp + 1)
+    # Where the pointer rests does not matter to keys.
+    before = reader.browser.run(picture)
+    reader.browser.press("ArrowLeft")
+    reader.rest()
+    assert reader.browser.run(picture) != before
     reader.press("y")
     assert reader.text("#linked") == "Not linked"
     alone = reader.browser.run(picture)

@@ -22,7 +22,10 @@ export class Beside {
     this.leader = viewer;
     this.#fillChoice();
     viewer.onMove(() => { if (this.leader === viewer) this.#follow(); });
-    viewer.osd.addHandler("canvas-enter", () => { this.leader = viewer; });
+    // Whoever was touched last leads the other. Keys, buttons and Back are always of the first slide.
+    const lead = (event) => { this.leader = this.other && by("beside-slide").contains(event.target) ? this.other : viewer; };
+    for (const touch of ["pointerdown", "wheel"]) document.addEventListener(touch, lead, { capture: true, passive: true });
+    for (const own of ["keydown", "popstate"]) window.addEventListener(own, () => { this.leader = viewer; }, { capture: true });
     viewer.osd.addHandler("canvas-exit", () => { by("beside-pointer").hidden = true; });
     by("linked").addEventListener("click", () => this.toggleLink());
     by("align").addEventListener("click", () => this.align());
@@ -91,8 +94,6 @@ export class Beside {
     this.other = new SlideViewer(by("beside-slide"), slide, { label: `Slide ${slide.row.slide_id}, beside` });
     const { osd } = this.other;
     this.other.onMove(() => { if (this.leader === this.other) this.#lead(); });
-    osd.addHandler("canvas-enter", () => { this.leader = this.other; });
-    osd.addHandler("canvas-press", () => { this.leader = this.other; });
     osd.addHandler("canvas-drag", (event) => { this.#moveAlone(event); });
     osd.addHandler("canvas-drag-end", (event) => { if (event.shift) event.preventDefaultAction = true; });
     showScale(this.other, by("beside-bar"), by("beside-bar-label"), by("beside-magnification"));

@@ -39,6 +39,11 @@ export class SignOff {
     by("unsure").addEventListener("click", () => this.beUnsure());
     by("reviewer").addEventListener("change", () => memory.keep("reviewer", by("reviewer").value.trim()));
     for (const id of ["comment", "reason"]) by(id).addEventListener("input", () => this.#keepDraft());
+    by("reason").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      by("sign-off").requestSubmit();
+    });
     by("comment").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
       event.preventDefault();
@@ -114,7 +119,8 @@ export class SignOff {
   reviewer({ ask = true } = {}) {
     const name = by("reviewer").value.trim();
     if (!name && ask) {
-      by("reviewer").focus();
+      // The viewer takes the focus after a click on it.
+      setTimeout(() => by("reviewer").focus());
       announce("Say who you are first: the name is kept with what you sign");
     }
     return name;

@@ -25,6 +25,7 @@ class SlidePage {
     this.slide = slide;
     this.rescored = null;
     this.spot = -1;
+    this.saving = Promise.resolve();
   }
 
   async begin() {
@@ -197,17 +198,16 @@ class SlidePage {
 
   #collection() { return { type: "FeatureCollection", features: this.drawing.features }; }
 
-  async #save() {
-    const reviewer = this.signOff.reviewer({ ask: true });
+  #save() {
+    const reviewer = this.signOff.reviewer({ ask: true }), collection = this.#collection();
     this.unsaved = !reviewer;
     if (!reviewer) return;
     memory.keep("reviewer", reviewer);
-    try {
-      await putDrawn(this.slide.row.slide_id, this.#collection(), reviewer);
-    } catch (error) {
+    // One after the other: the last to arrive is the one in force.
+    this.saving = this.saving.then(() => putDrawn(this.slide.row.slide_id, collection, reviewer)).catch((error) => {
       this.unsaved = true;
       complain(error);
-    }
+    });
   }
 
   async #rescore() {
