@@ -2,9 +2,9 @@
 
     python benchmarks/review_screenshots.py -o docs [--work bench-out/review-screenshots]
 
-Writes `review_worklist.png`, `review_slide.png` and `review_side_by_side.png`, each below 400 kB. It needs Chromium
-(see `tests/reports/browser.py`). Slides and results are kept in the folder of `--work` and used again; reviews are made
-anew. Names and reviews are made up.
+Writes `review_worklist.png`, `review_slide.png` and `review_side_by_side.png`, each below 400 kB. It needs
+Chromium (see `tests/reports/browser.py`). Slides and results are kept in the folder of `--work` and used again;
+reviews are made anew. Names and reviews are made up.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.cluster import available_cores  # noqa: E402
-from pipelines.configuration import load_config  # noqa: E402
-from pipelines.review.access import Access  # noqa: E402
-from pipelines.review.app import create_app  # noqa: E402
-from pipelines.review.run_folder import ReviewRun  # noqa: E402
-from pipelines.review.server import listening_on, server_of  # noqa: E402
-from pipelines.run import score  # noqa: E402
-from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program  # noqa: E402
-from wsi_her2.phantom import PhantomSpec, render_phantom  # noqa: E402
+from pipelines.cluster import available_cores
+from pipelines.configuration import load_config
+from pipelines.review.access import Access
+from pipelines.review.app import create_app
+from pipelines.review.run_folder import ReviewRun
+from pipelines.review.server import listening_on, server_of
+from pipelines.run import score
+from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
+from wsi_her2.phantom import PhantomSpec, render_phantom
+from wsi_her2.reports.palette import CLASS_COLOURS
 
 SIZE = (1280, 720)
 MOST_BYTES = 400_000
@@ -47,6 +48,7 @@ _MIXED = PhantomSpec(
     height_mm=1.5,
     seed=31,
     look="nanozoomer",
+    outline="resection",
 )
 
 SLIDES = {
@@ -92,7 +94,7 @@ def main() -> None:
     with serving(run) as address, Browser(program) as browser:
         browser.resize(*SIZE)
         review(address)
-        for name, take in (("slide", show_slide), ("side_by_side", show_both), ("worklist", show_worklist)):
+        for name, take in (("side_by_side", show_both), ("slide", show_slide), ("worklist", show_worklist)):
             take(browser, address)
             path = given.output / f"review_{name}.png"
             path.write_bytes(fitted(browser.picture()))
@@ -152,7 +154,7 @@ def settle(browser: Browser) -> None:
 
 
 def show_slide(browser: Browser, address: str) -> None:
-    """Classes, a patch under the pointer, a drawn exclusion and the call with it, and a verdict that is not signed yet."""
+    """Classes, a patch under the pointer, a drawn exclusion and the call with it, a verdict not yet signed."""
     visit(browser, f"{address}/slide/{quote(SHOWN)}")
     browser.run("document.getElementById('draw-exclude').click()")
     outline = [
@@ -175,11 +177,13 @@ def show_slide(browser: Browser, address: str) -> None:
 
 def show_both(browser: Browser, address: str) -> None:
     """The two stains of a block at one place."""
-    visit(browser, f"{address}/slide/{quote(SHOWN)}#x=4300&y=3000&w=2600&with={quote('24-0407 HE')}")
-    browser.press("n", "n")
-    browser.press("c", "c")
+    visit(browser, f"{address}/slide/{quote(SHOWN)}#with={quote('24-0407 HE')}")
+    for key in "hc":
+        browser.press(key, key)
     browser.move(300, 420)
     settle(browser)
+    browser.press("c", "c")
+    browser.run("document.getElementById('announcement').classList.remove('shown')")
 
 
 def show_worklist(browser: Browser, address: str) -> None:
@@ -191,12 +195,15 @@ def show_worklist(browser: Browser, address: str) -> None:
 
 
 def fitted(png: bytes) -> bytes:
-    """A picture with no more colours than it may take room."""
+    """A picture with no more colours than it may take room; those of the classes stay as they are."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    for colours in (256, 192, 128, 96, 64, 48, 32):
+    fixed = [*CLASS_COLOURS.values(), (255, 255, 255), (22, 33, 44), (255, 244, 220), (219, 232, 245)]
+    for colours in (240, 192, 128, 96, 64, 48):
+        found = picture.quantize(colours, Image.Quantize.MEDIANCUT).getpalette() or []
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*(value for colour in fixed for value in colour), *found[: 3 * colours]])
         stream = io.BytesIO()
-        few = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        few.save(stream, "PNG", optimize=True)
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
         if stream.tell() <= MOST_BYTES:
             break
     return stream.getvalue()
