@@ -67,6 +67,12 @@ SLIDES = {
 
 SHOWN = "24-0407 HER2"
 
+EXCLUDED = (
+    ((500, 440), (560, 412), (640, 415), (655, 470), (650, 560), (610, 606), (530, 606), (490, 560)),
+    ((330, 290), (365, 255), (480, 255), (505, 300), (500, 345), (478, 405), (440, 405), (330, 390)),
+)
+"""Outlines on it, points of the window: two clusters of intense staining."""
+
 REVIEWS = {
     "24-0398 HER2": {"verdict": "agree", "reviewer": "A. Weber"},
     "24-0401 HER2": {"verdict": "agree", "reviewer": "A. Weber"},
@@ -156,22 +162,13 @@ def settle(browser: Browser) -> None:
 def show_slide(browser: Browser, address: str) -> None:
     """Classes, a patch under the pointer, a drawn exclusion and the call with it, a verdict not yet signed."""
     visit(browser, f"{address}/slide/{quote(SHOWN)}")
-    browser.run("document.getElementById('draw-exclude').click()")
-    outline = [
-        (648, 214),
-        (700, 180),
-        (790, 172),
-        (846, 220),
-        (858, 310),
-        (820, 372),
-        (742, 388),
-        (672, 340),
-        (640, 270),
-    ]
-    browser.drag([*outline, outline[0]])
-    browser.until("document.querySelector('#redrawn .old-new') !== null")
+    for number, outline in enumerate(EXCLUDED, start=1):
+        browser.run("document.getElementById('draw-exclude').click()")
+        browser.drag([*outline, outline[0]])
+        browser.until(f"document.querySelectorAll('#redrawn .regions li').length === {number}")
+        browser.until("document.querySelector('#redrawn .old-new') !== null")
     browser.press("2", "2")
-    browser.move(455, 330)
+    browser.move(205, 505)
     settle(browser)
 
 

@@ -148,7 +148,7 @@ function outcome(slide, rescored) {
     const before = slide.percentages?.[name]?.value ?? null, by = before === null ? null : value - before;
     return element("tr", {},
       element("th", { scope: "row" }, className(name)), element("td", {}, percent(before)), element("td", {}, percent(value)),
-      element("td", { class: by !== null && Math.abs(by) >= 5 ? "much" : "soft" }, by === null ? "" : `${by > 0 ? "+" : by < 0 ? "\u2212" : ""}${Math.abs(by).toFixed(1)}`));
+      element("td", { class: by !== null && Math.abs(by) >= 5 ? "much" : "soft" }, by === null ? "" : signed(by)));
   });
   const basis = [
     rescored.from ? `from ${rescored.from}` : "",
@@ -165,6 +165,11 @@ function outcome(slide, rescored) {
     call.explanation ? element("p", { class: "small" }, call.explanation) : null,
     rescored.note ? element("p", { class: "soft small" }, rescored.note) : null,
   ].filter(Boolean);
+}
+
+function signed(points) {
+  const size = Math.abs(points).toFixed(1);
+  return size === "0.0" ? size : `${points > 0 ? "+" : "\u2212"}${size}`;
 }
 
 function regionLine(feature, place, chosen, { remove, goTo }) {

@@ -12,7 +12,7 @@ import { PatchGrid } from "./patches.js";
 import { Place, readPlace } from "./place.js";
 import { Reading } from "./reading.js";
 import { SignOff } from "./signoff.js";
-import { showScale, SlideViewer } from "./viewer.js";
+import { drawScaleBar, showScale, SlideViewer } from "./viewer.js";
 
 const PAN_PX = 120, ZOOM_STEP = 1.5, TURN = 90, NUDGE_PX = 6;
 const MAGNIFICATIONS = [5, 10, 20, 40];
@@ -262,8 +262,10 @@ class SlidePage {
       this.viewer.osd.addHandler("animation-finish", () => { if (this.reading.crosshair && !this.drawing.drawing) announce(this.reading.inWords(), { quietly: true }); });
     }
     this.#toggleOverlays(memory.read("overlays-open", true));
+    if (this.beside?.isOpen) this.#makeRoom();
     this.#togglePanel(memory.read("panel-open", true));
     obey(this.#keys());
+    window.addEventListener("beforeprint", () => this.#preparePaper());
     window.addEventListener("pageshow", (event) => { if (event.persisted) this.#refresh(); });
   }
 
@@ -279,6 +281,17 @@ class SlidePage {
     };
     view.addEventListener("pointermove", (event) => told(at(event)));
     view.addEventListener("pointerleave", () => told(null));
+  }
+
+  // Paper has another shape than the screen: it gets the view as one picture, with the scale bar in it.
+  #preparePaper() {
+    if (!this.viewer) return;
+    const paper = by("print"), shown = this.viewer.osd.drawer.canvas, context = paper.getContext("2d");
+    paper.width = shown.width;
+    paper.height = shown.height;
+    for (const layer of [shown, this.overlays.canvas]) context.drawImage(layer, 0, 0, paper.width, paper.height);
+    context.scale(paper.width / this.viewer.width, paper.height / this.viewer.height);
+    drawScaleBar(context, this.viewer);
   }
 
   async #refresh() {

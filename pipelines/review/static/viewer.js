@@ -146,11 +146,28 @@ export function showScale(viewer, bar, label, magnification) {
     magnification.textContent = known ? times(viewer.magnification()) : "scale unknown";
     label.textContent = "";
     if (!known) return;
-    const most = Math.min(BAR_MOST_PX * rootScale(), BAR_MOST * viewer.width) * um;
-    const length = NICE_UM.filter((nice) => nice <= most).at(-1) ?? NICE_UM[0];
+    const length = barLength(viewer);
     bar.style.width = `${length / um}px`;
     label.textContent = micrometres(length);
   });
+}
+
+function barLength(viewer) {
+  const most = Math.min(BAR_MOST_PX * rootScale(), BAR_MOST * viewer.width) * viewer.micronsPerPixel();
+  return NICE_UM.filter((nice) => nice <= most).at(-1) ?? NICE_UM[0];
+}
+
+/** Draw the scale bar into the picture itself: on paper that may be stretched to another size. */
+export function drawScaleBar(context, viewer) {
+  const um = viewer.micronsPerPixel();
+  if (!Number.isFinite(um)) return;
+  const length = barLength(viewer), [left, bottom] = [16, viewer.height - 16];
+  context.fillStyle = "rgba(255,255,255,0.9)";
+  context.fillRect(left - 8, bottom - 30, length / um + 16, 38);
+  context.fillStyle = "#16212c";
+  context.fillRect(left, bottom - 3, length / um, 3);
+  context.font = "600 14px system-ui, sans-serif";
+  context.fillText(micrometres(length), left, bottom - 10);
 }
 
 /** How much larger than on the smallest screen everything is drawn. */
