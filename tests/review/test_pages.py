@@ -18,7 +18,9 @@ import httpx
 import numpy as np
 import pytest
 
+from pipelines.results import read_result
 from pipelines.review.access import Access
+from pipelines.review.journal import Journal, NewReview
 from pipelines.review.run_folder import ReviewRun
 from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
 from tests.review.conftest import serving
@@ -457,6 +459,21 @@ def test_what_is_not_signed_yet_is_dropped_by_escape_and_survives_another_slide(
     reader.browser.until("document.activeElement.id === 'reviewer'")
     assert reader.api("/api/slides/12_HER2")["reviews"] == []
     reader.quiet()
+
+
+def test_a_review_of_an_earlier_result_is_told_from_one_of_this_result(reader: Reader) -> None:
+    said = {"slide_id": "12_HER2", "reviewer": READER, "verdict": "agree", "called": "2+"}
+    journal = Journal(reader.run / "reviews.sqlite")
+    journal.add_review(NewReview(**said, fingerprint="0f" * 32))
+    reader.visit("/slide/12_HER2")
+    assert "of an earlier result" in reader.text("#history li")
+    assert "earlier result" in reader.text("#state")
+    now = read_result(reader.run / "12_HER2")
+    assert now is not None
+    journal.add_review(NewReview(**said, fingerprint=now.fingerprint))
+    reader.reload()
+    assert "earlier" not in reader.text("#history li")
+    assert "earlier" not in reader.text("#state")
 
 
 def test_a_slide_without_a_call_says_why_and_can_be_agreed_with(reader: Reader) -> None:
