@@ -18,7 +18,9 @@ import httpx
 import numpy as np
 import pytest
 
+from pipelines.results import read_result
 from pipelines.review.access import Access
+from pipelines.review.journal import Journal, NewReview
 from pipelines.review.run_folder import ReviewRun
 from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
 from tests.review.conftest import serving
@@ -286,6 +288,11 @@ def test_the_scale_bar_and_the_magnification_are_true_and_follow_the_zoom(reader
         label = reader.text("#bar-label").replace("\N{NO-BREAK SPACE}", " ")
         length, unit = label.split()
         assert float(length) * {"µm": 1, "mm": 1000}[unit] == pytest.approx(bar * um_per_px, rel=0.03)
+    # More room shows more of the slide, not a larger one.
+    reader.press("i")
+    reader.rest()
+    assert reader.text("#magnification") == "20×"
+    assert reader.place()["w"] > place["w"]
     before = reader.place()
     reader.browser.wheel(500, 400, -240)
     assert reader.place()["w"] < before["w"]
@@ -452,6 +459,21 @@ def test_what_is_not_signed_yet_is_dropped_by_escape_and_survives_another_slide(
     reader.browser.until("document.activeElement.id === 'reviewer'")
     assert reader.api("/api/slides/12_HER2")["reviews"] == []
     reader.quiet()
+
+
+def test_a_review_of_an_earlier_result_is_told_from_one_of_this_result(reader: Reader) -> None:
+    said = {"slide_id": "12_HER2", "reviewer": READER, "verdict": "agree", "called": "2+"}
+    journal = Journal(reader.run / "reviews.sqlite")
+    journal.add_review(NewReview(**said, fingerprint="0f" * 32))
+    reader.visit("/slide/12_HER2")
+    assert "of an earlier result" in reader.text("#history li")
+    assert "earlier result" in reader.text("#state")
+    now = read_result(reader.run / "12_HER2")
+    assert now is not None
+    journal.add_review(NewReview(**said, fingerprint=now.fingerprint))
+    reader.reload()
+    assert "earlier" not in reader.text("#history li")
+    assert "earlier" not in reader.text("#state")
 
 
 def test_a_slide_without_a_call_says_why_and_can_be_agreed_with(reader: Reader) -> None:
@@ -675,6 +697,28 @@ def test_a_slide_that_is_not_there_says_so(reader: Reader) -> None:
     reader.browser.until("!document.getElementById('trouble').hidden")
     assert "no such <b>slide" in reader.text("#trouble-text")
     assert reader.browser.run("document.querySelector('#name b')") is None
+
+
+def test_a_slide_whose_file_has_gone_shows_what_the_run_kept_and_can_be_signed(
+    browser: Browser, run_copy: Path
+) -> None:
+    kept = run_copy / "7_HER2" / "result.json"
+    result = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**result, "path": "/no/such/7_HER2.tif"}))
+    browser.requested.clear()
+    browser.complaints.clear()
+    with serving(ReviewRun(run_copy, reviewer=READER), Access.to("127.0.0.1")) as address:
+        reader = Reader(browser, address, run_copy)
+        reader.visit("/slide/7_HER2")
+        assert "no longer there" in reader.text("#no-view")
+        reader.browser.until("document.querySelector('#no-view img').naturalWidth > 100")
+        assert reader.texts("#says .say")[0] == "Software says\n3+"
+        reader.press("dhcra")
+        reader.browser.press("Enter", "\r")
+        reader.says(f"Signed by {READER}")
+        reader.visit("/")
+        assert "no file" in reader.text("#rows tr[data-place]:first-child")
+        reader.quiet()
 
 
 def test_panning_stays_smooth_under_twenty_thousand_patches(reader: Reader) -> None:

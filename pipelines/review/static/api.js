@@ -32,6 +32,7 @@ export const putDrawn = (slideId, regions, reviewer) => send("PUT", at(slideId, 
 /** A tile; its address names the version of the slide, so that a browser may keep it for good. */
 export const tileAddress = (slide, level, x, y) => at(slide.row.slide_id, `/tiles/${level}/${x}_${y}.jpg?v=${slide.tile_version}`);
 export const tissueAddress = (slideId) => at(slideId, "/tissue.png");
+export const overviewAddress = (slideId) => at(slideId, "/overview.jpg");
 export const slideAddress = (slideId) => `/slide/${encodeURIComponent(slideId)}`;
 export const reportAddress = (slideId) => `/report/${encodeURIComponent(slideId)}`;
 export const fileAddress = (slideId, name) => `/files/${encodeURIComponent(slideId)}/${name}`;

@@ -48,14 +48,14 @@ export class Drawing {
     this.select(-1);
     this.told.modeChanged(this.kind);
     if (this.kind) announce(`${KINDS[this.kind]}: click corners or drag an outline. Space sets a corner at the crosshair, Enter closes, Esc cancels.`);
-    this.overlays.repaint();
+    this.overlays?.repaint();
   }
   cancel() {
     if (this.points.length) {
       this.points = [];
       this.freehand = false;
       announce("Outline dropped");
-      this.overlays.repaint();
+      this.overlays?.repaint();
       return true;
     }
     if (!this.kind) return false;
@@ -107,7 +107,7 @@ export class Drawing {
   undo() {
     if (this.points.length) {
       this.points.pop();
-      this.overlays.repaint();
+      this.overlays?.repaint();
       return;
     }
     if (!this.past.length) {
@@ -116,7 +116,7 @@ export class Drawing {
     }
     this.select(-1);
     this.features = this.past.pop();
-    this.overlays.repaint();
+    this.overlays?.repaint();
     this.told.changed(this.features);
   }
 
@@ -124,7 +124,7 @@ export class Drawing {
     this.past.push(this.features);
     if (this.past.length > UNDO_STEPS) this.past.shift();
     this.features = features;
-    this.overlays.repaint();
+    this.overlays?.repaint();
     this.told.changed(features);
   }
 
@@ -132,7 +132,7 @@ export class Drawing {
 
   #add({ x, y }) {
     this.points.push([x, y]);
-    this.overlays.repaint();
+    this.overlays?.repaint();
   }
 
   #press({ position }) {
@@ -187,7 +187,7 @@ export class Drawing {
   /** Follow the pointer with the line that the next corner would close. */
   point(position) {
     this.pointer = position;
-    if (this.points.length) this.overlays.repaint();
+    if (this.points.length) this.overlays?.repaint();
   }
 
   // --- painting

@@ -96,19 +96,23 @@ function reviewLine(slide, review) {
     : review.verdict === "agree"
       ? ["agreed with ", chip(review.called || review.score || statusWords(slide.row.status), colourOf(slide, review.called), "small")]
       : ["was unsure of ", chip(review.called || "no call", colourOf(slide, review.called), "small")];
-  const notes = [review.reason, review.comment, review.rescored ? `with drawn regions the software says ${review.rescored}` : ""].filter(Boolean);
+  const notes = [ofEarlierResult(slide, review) ? "of an earlier result of this slide" : "", review.reason, review.comment, review.rescored ? `with drawn regions the software says ${review.rescored}` : ""].filter(Boolean);
   return element("li", {},
     element("div", {}, element("strong", {}, review.reviewer), " ", said),
     notes.length ? element("div", { class: "wrap" }, notes.join(" \u00b7 ")) : null,
     element("time", { class: "soft small", dateTime: review.time }, clock(review.time)));
 }
 
+// After another run with other settings the slide has another result, which nobody may have looked at yet.
+const ofEarlierResult = ({ tile_version: now }, { fingerprint }) => Boolean(now && fingerprint && !fingerprint.startsWith(now));
+
 /** The one line on top: who said what, and when. */
 export function showState(slide) {
   const last = slide.reviews[0], state = by("state");
   state.className = `state ${last ? last.verdict : "open"}`;
   const score = last?.verdict === "overrule" ? ` to ${last.score}` : "";
-  state.textContent = last ? `${verdictWords(last.verdict)}${score} \u00b7 ${last.reviewer}` : "not reviewed";
+  const earlier = last && ofEarlierResult(slide, last) ? " \u00b7 earlier result" : "";
+  state.textContent = last ? `${verdictWords(last.verdict)}${score} \u00b7 ${last.reviewer}${earlier}` : "not reviewed";
   state.title = last ? clock(last.time) : "";
 }
 

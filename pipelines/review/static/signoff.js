@@ -105,7 +105,7 @@ export class SignOff {
       differs ? says("with regions", chip(this.rescored, colourOf(slide, this.rescored), this.rescored === "no call" ? "words" : "")) : null,
       element("span", { class: "sign", aria: { hidden: "true" } }, choice === null ? "" : SIGNS[choice.verdict]),
       says(choice === null ? "You say" : WORDS[choice.verdict], yours, `yours ${choice?.verdict ?? ""}`),
-      choice === null ? element("span", { class: "soft unsigned" }, "not signed") : null);
+      choice === null && !differs ? element("span", { class: "soft unsigned" }, "not signed") : null);
     by("agree").setAttribute("aria-pressed", String(choice?.verdict === "agree"));
     by("unsure").setAttribute("aria-pressed", String(choice?.verdict === "unsure"));
     for (const button of by("overrule").children) button.setAttribute("aria-pressed", String(choice !== null && choice.verdict !== "unsure" && choice.score === button.dataset.score));

@@ -1,6 +1,6 @@
 // The page of a slide: puts its parts together.
 
-import { getPatches, getRunAlone, getSlide, fileAddress, postRescore, putDrawn, slideAddress } from "./api.js";
+import { getPatches, getRunAlone, getSlide, fileAddress, overviewAddress, postRescore, putDrawn, slideAddress } from "./api.js";
 import { Beside } from "./beside.js";
 import { boxOf, Drawing, KINDS } from "./drawing.js";
 import { announce, by, complain, element, listenForTrouble, memory, worklistOrder } from "./elements.js";
@@ -119,8 +119,15 @@ class SlidePage {
 
   #showWhyNot() {
     const { row, why_not_viewable: why } = this.slide;
-    const map = element("img", { src: fileAddress(row.slide_id, "heatmap.png"), alt: `Map of the patches of ${row.slide_id}` });
-    map.addEventListener("error", () => map.remove());
+    // What the run kept of the slide: its map, or at least its overview.
+    const kept = [[fileAddress(row.slide_id, "heatmap.png"), "Map of the patches"], [overviewAddress(row.slide_id), "Overview"]];
+    const map = element("img", {}), next = () => {
+      const [src, alt] = kept.shift() ?? [];
+      if (src) Object.assign(map, { src, alt: `${alt} of ${row.slide_id}` });
+      else map.remove();
+    };
+    map.addEventListener("error", next);
+    next();
     by("no-view").hidden = false;
     by("no-view").replaceChildren(element("p", {}, element("strong", {}, "The slide cannot be shown. "), why || "It could not be opened."), map);
     for (const control of document.querySelectorAll(".tools button:not(#panel-open), .tools select")) control.disabled = true;
@@ -236,8 +243,9 @@ class SlidePage {
       remove: (place) => drawing.remove(place),
       goTo: (place) => {
         drawing.select(place);
+        if (!this.viewer) return;
         const { x, y, width, height } = boxOf(drawing.features[place]), { viewer } = this;
-        this.place?.jump({ x, y, w: 1.6 * Math.max(width, (height * viewer.width) / viewer.height) });
+        this.place.jump({ x, y, w: 1.6 * Math.max(width, (height * viewer.width) / viewer.height) });
       },
     });
   }

@@ -8,6 +8,7 @@ const NICE_UM = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20
 const BAR_MOST = 0.2, BAR_MOST_PX = 190;
 const MOST_PIXELS_PER_PIXEL = 8;
 const SLOW_S = 0.5;
+const SAME_ZOOM = 1e-3;
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -42,6 +43,8 @@ export class SlideViewer {
       imageLoaderLimit: 8,
       maxImageCacheCount: 600,
       imageSmoothingEnabled: true,
+      // Who reads at 10x goes on reading at 10x when the panel closes.
+      preserveImageSizeOnResize: true,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true, flickEnabled: false },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true, flickEnabled: true },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
@@ -52,7 +55,9 @@ export class SlideViewer {
     this.osd.canvas.setAttribute("aria-label", label);
     if (this.osd.navigator) quieten(this.osd.navigator);
     this.ready = new Promise((resolve) => this.osd.addOnceHandler("open", () => resolve(this)));
-    for (const event of ["update-viewport", "resize"]) this.osd.addHandler(event, () => this.#moved());
+    this.osd.addHandler("update-viewport", () => this.#moved());
+    // The viewer sets a zoom of its own right after this event, so the whole slide is fitted again with the next frame.
+    this.osd.addHandler("resize", () => { this.refit = this.whole; });
   }
 
   get view() { return this.osd.viewport; }
@@ -61,7 +66,11 @@ export class SlideViewer {
   /** Call after every frame in which the view moved. */
   onMove(action) { this.listeners.push(action); }
   #moved() {
-    if (this.isOpen) for (const listener of this.listeners) listener();
+    if (!this.isOpen) return;
+    if (this.refit) this.view.goHome(true);
+    this.refit = false;
+    this.whole = Math.abs(this.view.getZoom() / this.view.getHomeZoom() - 1) < SAME_ZOOM;
+    for (const listener of this.listeners) listener();
   }
 
   get width() { return this.holder.clientWidth; }
