@@ -213,7 +213,7 @@ REGIONS: tuple[Callable[[], str | bytes], ...] = (
     lambda: _polygon("[[[NaN,0],[Infinity,1],[-Infinity,2]]]"),
     lambda: _polygon(f"[[[{'9' * 5000},0],[1,1],[2,2]]]"),
     lambda: _polygon("[[[1e308,-1e308],[-1e308,1e308],[1e308,1e308]]]"),
-    lambda: _polygon("[[" + ",".join("[1,2]" for _ in range(3_000_000)) + "]]"),
+    lambda: _polygon("[[" + ",".join("[1,2]" for _ in range(2_000_001)) + "]]"),
     lambda: _polygon("[" + ",".join("[[0,0],[500,0],[500,500]]" for _ in range(100_000)) + "]"),
     lambda: "[" + ",".join(_polygon("[[[0,0],[500,0],[500,500]]]") for _ in range(50_000)) + "]",
     lambda: "[" + ",".join(_polygon("[[[0,0],[5,0],[5,5]]]", f'{{"name":"n{i}"}}') for i in range(50_000)) + "]",

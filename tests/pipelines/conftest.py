@@ -7,7 +7,7 @@ import filecmp
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipelines.configuration import RunConfig, load_config
+from tests.pipelines.preloaded import Preloaded
 from wsi_her2.slides.pyramid import write_pyramid
 
 PATIENCE_S = 300.0
@@ -65,14 +66,19 @@ def config() -> RunConfig:
     return load_config(None, {"compute.workers": 2, "compute.processes": False})
 
 
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """Where commands are run that need no torch."""
+    with Preloaded(("pipelines.cli", "pipelines.run", "wsi_her2.slides.pyramid")) as started:
+        yield started
+
+
 @pytest.fixture
-def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(preloaded: Preloaded) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `wsi-her2` as a user does, in a process of its own."""
 
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            cli_command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
-        )
+        return preloaded.run([str(argument) for argument in arguments], timeout=PATIENCE_S, **options)
 
     return run
 

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from pipelines.configuration import load_config
 from pipelines.models import import_keras
 from pipelines.run import resolve_classifier, score
 from tests.models.conftest import need_packing, pack_small, varied_patches
-from tests.pipelines.conftest import PATIENCE_S, cli_command, ihc_pixels, rows
+from tests.pipelines.conftest import PATIENCE_S, ihc_pixels, rows
+from tests.pipelines.preloaded import Preloaded
 from wsi_her2.errors import HER2Error
 from wsi_her2.models.bundle import Bundle, Training, read_bundle, write_bundle
 from wsi_her2.models.calibration import CalibrationPatches
@@ -33,14 +35,17 @@ Completed = subprocess.CompletedProcess[str]
 FAMILIES = {"pruneff": "pruneff4_4class", "ather2": "ather2_4class"}
 
 
-def run(*arguments: object) -> Completed:
-    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        cli_command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=env
-    )
+@pytest.fixture(scope="session")
+def run() -> Iterator[Cli]:
+    """Run a command that needs torch, on one core."""
+    need_packing()
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    installed = [name for name in ("timm", "onnxruntime", "openvino", "h5py", "onnxscript") if find_spec(name)]
+    with Preloaded(("pipelines.run", "pipelines.models", "torch", *installed), environment) as started:
+        yield lambda *given: started.run([str(word) for word in given], timeout=PATIENCE_S, env=environment)
 
 
-def run_all(commands: dict[str, tuple[object, ...]]) -> dict[str, Completed]:
+def run_all(run: Cli, commands: dict[str, tuple[object, ...]]) -> dict[str, Completed]:
     """Run commands two at a time."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(commands, pool.map(lambda given: run(*given), commands.values()), strict=True))
@@ -69,7 +74,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def imported(
-    data_dir: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory
+    run: Cli, data_dir: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Completed]]:
     """Bundles of both files of Keras; PrunEff's says what it was trained on, ATHER2's does not."""
     need_packing()
@@ -77,13 +82,14 @@ def imported(
     folder = tmp_path_factory.mktemp("imported")
     options = {"pruneff": ("--trained-on", "BCI, IHC", "--mpp", 0.46, "--json"), "ather2": ("--name", "mine")}
     return folder, run_all(
+        run,
         {
             family: (
                 *("models", "import-keras", data_dir / "keras" / f"{file}.h5", "-o", folder / family),
                 *("--calibration", calibration, *options[family]),
             )
             for family, file in FAMILIES.items()
-        }
+        },
     )
 
 
@@ -150,12 +156,13 @@ def test_list_names_the_bundles_of_a_folder_and_which_produce_calls(
     assert line.endswith("not trained: no calls")
 
 
-def test_wrong_files_exit_with_2_and_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+def test_wrong_files_exit_with_2_and_one_clear_line(run: Cli, data_dir: Path, tmp_path: Path) -> None:
     need_packing()
     (tmp_path / "wrong.h5").write_bytes(b"nothing")
     given = ("-o", tmp_path / "new", "--mpp", 0.5, "--trained-on", "BCI")
     pruneff = data_dir / "keras" / "pruneff4_4class.h5"
     shown = run_all(
+        run,
         {
             "there is no such file": ("models", "import-keras", tmp_path / "absent.h5", *given),
             "not a Keras file in HDF5": ("models", "import-keras", tmp_path / "wrong.h5", *given),
@@ -167,7 +174,7 @@ def test_wrong_files_exit_with_2_and_one_clear_line(data_dir: Path, tmp_path: Pa
                 "--arch",
                 "pruneff3",
             ),
-        }
+        },
     )
     for said, completed in shown.items():
         refused(completed, said)
@@ -246,7 +253,7 @@ def variant(bundle: Bundle, folder: Path, **fields: Any) -> Path:
 
 
 def test_quantise_makes_a_copy_with_another_graph_in_int8(
-    bundle: Bundle, calibration: Path, tmp_path: Path
+    run: Cli, bundle: Bundle, calibration: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "quantised"
     shown = run("models", "quantise", bundle.path.parent, "-o", output, "--calibration", calibration, "--json")
@@ -261,15 +268,16 @@ def test_quantise_makes_a_copy_with_another_graph_in_int8(
     refused(run("models", "quantise", bundle.path.parent, "-o", output, "--calibration", calibration), "exists")
 
 
-def test_export_writes_each_format(bundle: Bundle, tmp_path: Path) -> None:
+def test_export_writes_each_format(run: Cli, bundle: Bundle, tmp_path: Path) -> None:
     forms = {"onnx": "a.onnx", "torchscript": "b.pt"}
-    if _has("openvino"):
+    if find_spec("openvino"):
         forms["openvino"] = "c.xml"
     shown = run_all(
+        run,
         {
             form: ("models", "export", bundle.path.parent, "-o", tmp_path / name, "--format", form, "--json")
             for form, name in forms.items()
-        }
+        },
     )
     for form, name in forms.items():
         assert shown[form].returncode == 0, shown[form].stderr
@@ -280,14 +288,15 @@ def test_export_writes_each_format(bundle: Bundle, tmp_path: Path) -> None:
         assert json.loads((tmp_path / name).with_suffix(".json").read_text())["format"] == form
 
 
-def test_wrong_exports_exit_with_2(bundle: Bundle, tmp_path: Path) -> None:
+def test_wrong_exports_exit_with_2(run: Cli, bundle: Bundle, tmp_path: Path) -> None:
     folder = bundle.path.parent
     shown = run_all(
+        run,
         {
             "ends with .pt": ("models", "export", folder, "-o", tmp_path / "a.onnx", "--format", "torchscript"),
             "no model bundle": ("models", "export", tmp_path, "-o", tmp_path / "a.onnx"),
             "exists already": ("models", "export", folder, "-o", folder / "model.onnx"),
-        }
+        },
     )
     for said, completed in shown.items():
         refused(completed, said)
@@ -297,20 +306,14 @@ def test_wrong_exports_exit_with_2(bundle: Bundle, tmp_path: Path) -> None:
 # Scoring
 
 
-def _has(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
-
-
 @pytest.fixture(scope="session")
 def scored(
-    bundle: Bundle, ihc_slide: Path, tmp_path_factory: pytest.TempPathFactory
+    run: Cli, bundle: Bundle, ihc_slide: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Completed]]:
     """The small slide scored in many ways, each into the folder of its name."""
     folder = tmp_path_factory.mktemp("scored")
     config = folder / "quick.yaml"
-    config.write_text("compute: {workers: 1, processes: false}\n")
+    config.write_text("compute: {workers: 1, processes: false}\ncells: {mode: none}\n")
     plain = bundle.path.parent
     unknown = variant(bundle, folder / "unknown-bundle", training=Training(status="unknown"))
     ways: dict[str, tuple[object, ...]] = {
@@ -321,13 +324,14 @@ def scored(
         "auto": (plain,),
         "unknown": (unknown, "--runtime", "onnx"),
     }
-    if _has("openvino"):
+    if find_spec("openvino"):
         ways["openvino"] = (plain, "--runtime", "openvino")
     return folder, run_all(
+        run,
         {
             name: ("score", ihc_slide, "-o", folder / name, "--config", config, "--model", *given)
             for name, given in ways.items()
-        }
+        },
     )
 
 
@@ -396,7 +400,7 @@ def test_auto_names_the_runtime_that_it_took(scored: tuple[Path, dict[str, Compl
 
 
 def test_the_same_run_again_reuses_the_result(
-    scored: tuple[Path, dict[str, Completed]], bundle: Bundle, ihc_slide: Path
+    run: Cli, scored: tuple[Path, dict[str, Completed]], bundle: Bundle, ihc_slide: Path
 ) -> None:
     folder, _ = scored
     result = folder / "auto" / "stained" / "result.json"
@@ -434,15 +438,16 @@ def test_weights_of_which_nobody_says_what_they_learnt_produce_no_call(
 
 
 def test_what_cannot_be_scored_exits_with_2_before_anything_is_written(
-    bundle: Bundle, ihc_slide: Path, tmp_path: Path
+    run: Cli, bundle: Bundle, ihc_slide: Path, tmp_path: Path
 ) -> None:
     odd = variant(bundle, tmp_path / "odd", classes=("low", "middle", "high", "highest"))
     output = tmp_path / "out"
     shown = run_all(
+        run,
         {
             "cannot be called": ("score", ihc_slide, "-o", output, "--model", odd),
             "takes runtime 'auto'": ("score", ihc_slide, "-o", output, "--runtime", "onnx"),
-        }
+        },
     )
     for said, completed in shown.items():
         refused(completed, said)

@@ -148,7 +148,8 @@ def test_the_stated_confidence_is_how_often_the_call_of_all_is_the_same():
         shares = generator.dirichlet((4.0, 1.0, 0.7, 0.5))
         labels = generator.choice(4, 300, p=shares)
         probabilities = np.eye(4, dtype=np.float32)[labels]
-        whole = call_slide(probabilities, CLASSES)
+        # One block in all: of the whole only the score is asked for, and no confidence.
+        whole = call_slide(probabilities, CLASSES, blocks=np.zeros(300, np.int64))
         probabilities[generator.permutation(300)[30:]] = np.nan
         sample = call_slide(probabilities, CLASSES, unseen=270)
         stated.append(sample.confidence)

@@ -38,11 +38,12 @@ def test_openslide_and_tiffslide_read_what_was_drawn(tmp_path, size):
                 0.25, rel=1e-4
             )
             for level, (w, h) in enumerate(slide.level_dimensions):
-                got = np.asarray(slide.read_region((0, 0), level, (w, h)))[..., :3].astype(int)
+                # Every third pixel: neighbours are alike.
+                got = np.asarray(slide.read_region((0, 0), level, (w, h)))[::3, ::3, :2].astype(np.int16)
                 step = 2**level
-                ref = want[::step, ::step].astype(int)[:h, :w]
+                ref = want[::step, ::step][:h, :w][::3, ::3, :2].astype(np.int16)
                 # Away from the jumps of the blue ramp the averaged levels stay close to the picture itself.
-                assert np.median(np.abs(got - ref)[..., :2]) <= 1 + 0.2 * step
+                assert np.median(np.abs(got - ref)) <= 1 + 0.2 * step
 
 
 def test_every_pixel_is_asked_for_once_in_row_order(tmp_path):
