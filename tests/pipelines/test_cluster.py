@@ -44,7 +44,7 @@ def in_one_process(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[HandMadeCluster]:
-    with HandMadeCluster(tmp_path / "cluster", workers=2) as started:
+    with HandMadeCluster(tmp_path / "cluster", workers=3) as started:
         yield started
 
 
