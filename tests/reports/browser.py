@@ -117,6 +117,10 @@ class Browser:
         self._call("Page.reload")
         self.until("!window.before && document.readyState === 'complete'")
 
+    def back(self) -> None:
+        """Go back in the history, once the page has answered that it heard: it may be left before."""
+        self.run("void setTimeout(() => history.back(), 20)")
+
     def run(self, script: str) -> Any:
         """What an expression gives, as the page's own console would say."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

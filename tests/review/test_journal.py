@@ -402,7 +402,10 @@ except JournalError as error:
 def test_a_folder_that_cannot_be_written_can_be_looked_at_and_says_so_when_signed(
     begun: bool, tmp_path: Path
 ) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    # Another user must get there, through one folder more where the tests run in several processes.
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent != tmp_path and not parent.name.startswith(("pytest-", "popen-")):
+            break
         parent.chmod(0o755)
     folder = tmp_path / "run"
     folder.mkdir()

@@ -232,7 +232,7 @@ def test_filters_count_what_they_would_show_and_stand_in_the_address(reader: Rea
     reader.browser.press("Escape")
     reader.browser.press("Escape")
     reader.browser.until("document.querySelectorAll('#rows .name').length === 4")
-    reader.browser.run("history.back()")
+    reader.browser.back()
     reader.browser.until("document.querySelectorAll('#rows .name').length === 1")
     assert reader.browser.run("location.href") == address
     assert reader.browser.run("document.getElementById('text').value") == "30_her2"
@@ -386,7 +386,7 @@ def test_hot_spots_lead_to_where_most_stains_and_back_leads_away(reader: Reader)
         if math.hypot(int(p["x"]) + 80 - spot["x"], int(p["y"]) + 80 - spot["y"]) < 420
     ]  # fmt: skip
     assert np.mean(near) > np.mean(staining)
-    reader.browser.run("history.back()")
+    reader.browser.back()
     reader.browser.until(
         f"Math.abs(Number(new URLSearchParams(location.hash.slice(1)).get('x')) - {home['x']}) < 2"
     )
