@@ -152,11 +152,11 @@ def test_reload_and_back_keep_what_was_looked_at(browser: Browser, many: str):
     second = browser.run(SHOWN)
     browser.reload()
     assert browser.run(SHOWN) == second
-    browser.run("history.back()")
+    browser.back()
     browser.until("!location.hash.includes('page')")
     browser.until("document.getElementById('where').textContent.startsWith('1 to 50')")
     assert browser.run("document.querySelector('th[data-sort=confidence]').ariaSort") == "ascending"
-    browser.run("history.back()")
+    browser.back()
     browser.until("location.hash === '#review=1'")
     browser.until("!document.querySelector('[aria-sort]')")
 
