@@ -332,7 +332,7 @@ def test_patches_and_cells_are_read_back_as_spatialdata(run: Path, tmp_path: Pat
 
 def test_what_the_docs_show_of_reading_a_run_runs(run: Path) -> None:
     docs = Path(__file__).parents[2] / "docs" / "other_tools.md"
-    *_, code = re.findall(r"```python\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    *_, code = re.findall(r"```py\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
     read: dict[str, Any] = {}
     exec(code.replace("DIR/case", str(run / "stained")), read)
     result = read_result(run / "stained")

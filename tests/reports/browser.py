@@ -92,10 +92,12 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, address: str) -> None:
-        """Load a page and wait until its script has run."""
+        """Load a page, with no history before it, and wait until its script has run."""
         self._call("Page.navigate", url="about:blank")
         self._call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        # A history that is full drops pages that a script went to, which are those that a test goes back to.
+        self._call("Page.resetNavigationHistory")
 
     def printed(self, width_in: float, height_in: float) -> bytes:
         """The page as PDF on paper of this size."""

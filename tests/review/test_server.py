@@ -23,7 +23,7 @@ from pipelines.review.access import Access
 from pipelines.review.journal import REASONS
 from pipelines.review.server import serve as view
 from tests.pipelines.conftest import cli_command
-from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
+from tests.reports.browser import Browser
 from tests.review.conftest import Serve
 from wsi_her2.errors import ConfigurationError
 
@@ -385,15 +385,6 @@ def test_an_error_that_nobody_expected_is_told_without_its_details(
 # In a browser.
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = browser_program()
-    if program is None:
-        pytest.skip(HOW_TO_GET_ONE)
-    with Browser(program) as opened:
-        yield opened
-
-
 def test_reports_work_in_a_browser_as_they_do_from_the_disk(client: httpx.Client, browser: Browser) -> None:
     browser.complaints.clear()
     browser.requested.clear()
@@ -475,8 +466,11 @@ def test_view_serves_until_it_is_interrupted_and_ends_cleanly(review_run: Path, 
             assert client.get(f"{address}api/slides/7_HER2/tiles/9/0_0.jpg").status_code == 200
             # A browser keeps its connections open; that must not keep the server.
             process.send_signal(ending)
-            said, complained = process.communicate(timeout=60)
-        assert process.returncode == 0
+            assert process.wait(timeout=60) == 0
+        # Not `communicate`, which forgets what was read ahead with the line of the address.
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said, complained = process.stdout.read(), process.stderr.read()
         assert complained == ""
         assert "4 slides" in said
         assert "Research use only" in said
