@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 from hypothesis import settings
 
+from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
 from wsi_her2.slides.blocks import sample_patches
 from wsi_her2.slides.grid import plan_patches
 from wsi_her2.slides.pyramid import write_pyramid
@@ -24,6 +25,16 @@ GLASS = (236, 233, 240)
 
 CORES = {"score0_a": 0, "score0_b": 0, "score1_a": 1, "score2_a": 2, "score3_a": 3}
 """Real tissue-microarray cores and the pathologist's score of each."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser; a test that asks for it is skipped where there is none."""
+    program = browser_program()
+    if program is None:
+        pytest.skip(HOW_TO_GET_ONE)
+    with Browser(program) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

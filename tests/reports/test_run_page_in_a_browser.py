@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
+from tests.reports.browser import Browser
 from wsi_her2.reports.heatmap import write_png
 from wsi_her2.reports.run_page import write_run_page
 from wsi_her2.reports.slide_table import SlideRow
@@ -30,15 +30,6 @@ def column(name: str) -> str:
 
 def click(name: str) -> str:
     return f"document.querySelector('th[data-sort={name}] button').click()"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = browser_program()
-    if program is None:
-        pytest.skip(HOW_TO_GET_ONE)
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
+from tests.reports.browser import Browser
 from tests.reports.conftest import summary_of
 from wsi_her2.reports.heatmap import draw_layer
 from wsi_her2.reports.review_words import ReportedReview
@@ -30,15 +30,6 @@ REVIEW = ReportedReview(
     True,
     ("2+ by Dr Other",) * 6,
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = browser_program()
-    if program is None:
-        pytest.skip(HOW_TO_GET_ONE)
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pipelines.results import read_result
 from pipelines.review.access import Access
 from pipelines.review.journal import Journal, NewReview
 from pipelines.review.run_folder import ReviewRun
-from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
+from tests.reports.browser import Browser
 from tests.review.conftest import serving
 from wsi_her2.reports.palette import CLASS_COLOURS
 
@@ -135,15 +135,6 @@ class Reader:
         assert self.browser.complaints == []
         hosts = {urlsplit(url).netloc for url in self.browser.requested if url.startswith("http")}
         assert hosts <= {urlsplit(self.address).netloc}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = browser_program()
-    if program is None:
-        pytest.skip(HOW_TO_GET_ONE)
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
