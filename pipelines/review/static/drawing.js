@@ -231,7 +231,7 @@ export class Drawing {
 }
 
 /** Which way a ring turns and how much it holds, in square pixels. */
-export function areaOf(ring) {
+function areaOf(ring) {
   let twice = 0;
   ring.forEach(([x, y], place) => {
     const [nextX, nextY] = ring[(place + 1) % ring.length];

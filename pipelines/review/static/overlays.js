@@ -462,7 +462,7 @@ export class Overlays {
   }
 }
 
-export function ringsOf(geometry) {
+function ringsOf(geometry) {
   if (geometry?.type === "Polygon") return geometry.coordinates;
   if (geometry?.type === "MultiPolygon") return geometry.coordinates.flat();
   return [];

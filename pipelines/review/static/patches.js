@@ -2,7 +2,7 @@
 
 import { rgbOf, SCALE } from "./colour.js";
 
-export const REFUSED = 255;
+const REFUSED = 255;
 
 const OTHER = "other";
 const WEIGHTS = { 0: 0, "1+": 1, "2+": 2, "3+": 3, negative: 0, positive: 3 };
