@@ -7,7 +7,7 @@ block as done only when all of it is on disk. A store that was interrupted there
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -303,29 +303,23 @@ class PatchStore:
 
     def read_examples(self) -> dict[str, list[tuple[int, int, RGB]]]:
         """What `write_examples` kept, in the order of the classes."""
-        if "examples" not in self._group:
-            return {}
-        kept = {}
-        for name in self.classes:
+        return {
+            name: [(x, y, rgb) for (x, y), rgb in zip(places, np.asarray(array[:], np.uint8), strict=True)]
+            for name, array, places in self._kept_examples()
+        }
+
+    def example_places(self) -> dict[str, list[tuple[int, int]]]:
+        """Where the patches lie that `write_examples` kept, in the order of the classes."""
+        return {name: places for name, _, places in self._kept_examples()}
+
+    def _kept_examples(self) -> Iterator[tuple[str, zarr.Array[Any], list[tuple[int, int]]]]:
+        """By class, its patches, not read yet, and where they lie."""
+        for name in self.classes if "examples" in self._group else ():
             key = f"examples/{name.replace('+', 'plus')}"
             if key in self._group:
                 array = self._array(key)
                 places: Any = array.attrs["xy"]
-                patches = np.asarray(array[:], np.uint8)
-                kept[name] = [(int(x), int(y), rgb) for (x, y), rgb in zip(places, patches, strict=True)]
-        return kept
-
-    def example_places(self) -> dict[str, list[tuple[int, int]]]:
-        """Where the patches lie that `write_examples` kept, in the order of the classes."""
-        if "examples" not in self._group:
-            return {}
-        kept = {}
-        for name in self.classes:
-            key = f"examples/{name.replace('+', 'plus')}"
-            if key in self._group:
-                places: Any = self._array(key).attrs["xy"]
-                kept[name] = [(int(x), int(y)) for x, y in places]
-        return kept
+                yield name, array, [(int(x), int(y)) for x, y in places]
 
     def write_cell_views(self, views: Sequence[tuple[int, int, RGB]]) -> None:
         """Keep pictures of fields in which cells were counted: level-0 position and pixels, all of one size."""
