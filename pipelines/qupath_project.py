@@ -9,8 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipelines.results import read_results
-from wsi_her2.errors import ConfigurationError
+from pipelines.results import no_results, read_results
 from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.palette import Colour
 from wsi_her2.reports.qupath_classes import Names, class_colours
@@ -52,7 +51,7 @@ def write_qupath_script(run: Path, folder: Path) -> tuple[Path, int]:
         slides.append(_row(result))
         colours.update(class_colours(result.model.classes))
     if not slides:
-        raise ConfigurationError(f"{run}: no results here; give the folder that `wsi-her2 score -o` wrote")
+        raise no_results(run)
     folder.mkdir(parents=True, exist_ok=True)
     filled = _template()
     for place, text in (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pipelines.record import PAGE_FILE, write_summaries
 from pipelines.reported_reviews import ReportedReviews
-from pipelines.results import read_results
+from pipelines.results import no_results, read_results
 from pipelines.slide_files import report_content, write_views
 from pipelines.steps import STORE
-from wsi_her2.errors import ConfigurationError, OutputError, StoreError
+from wsi_her2.errors import OutputError, StoreError
 from wsi_her2.models.extras import need
 from wsi_her2.reports.review_words import ReportedReview
 from wsi_her2.reports.slide_pdf import write_slide_pdf
@@ -55,7 +55,7 @@ def rebuild_reports(output: Path, *, pdf: bool = False) -> tuple[Path, int]:
             found = True
             _rebuild(output / result.slide_id, result, reviews.of(result), pdf)
         if not found:
-            raise ConfigurationError(f"{output}: no results here; give the folder that `wsi-her2 score -o` wrote")
+            raise no_results(output)
         count = write_summaries(output)
     except OSError as error:
         raise OutputError(f"{output}: the reports cannot be written ({error})") from error

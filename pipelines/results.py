@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names, read_result_file
-from wsi_her2.errors import OutputError
+from wsi_her2.errors import ConfigurationError, OutputError
 from wsi_her2.reports.atomic import append_rows, text_beside
 from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.scoring.result import SlideResult
@@ -61,6 +61,11 @@ def read_results(output: Path) -> Iterator[SlideResult]:
             RESULT_FILE,
             strange[0],
         )
+
+
+def no_results(output: Path) -> ConfigurationError:
+    """The error of a folder in which no slide has a result."""
+    return ConfigurationError(f"{output}: no results here; give the folder that `wsi-her2 score -o` wrote")
 
 
 def partial_folder(output: Path, slide_id: str) -> Path:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.reported_reviews import ReportedReviews
-from pipelines.results import read_results
+from pipelines.results import no_results, read_results
 from pipelines.slide_files import report_content
 from pipelines.steps import STORE
-from wsi_her2.errors import ConfigurationError, StoreError
+from wsi_her2.errors import StoreError
 from wsi_her2.models.extras import need
 from wsi_her2.reports.ome_tiff import SlideExtent, write_class_map, write_probability_map
 from wsi_her2.reports.slide_pdf import write_slide_pdf
@@ -39,7 +39,7 @@ def write_pdfs(run: Path, folder: Path) -> tuple[int, list[str]]:
     need("reportlab", "A PDF report")
     reviews = ReportedReviews(run)
     written, without = 0, []
-    for result, store in _slides(run, folder):
+    for result, store in slides_to_export(run, folder):
         if store is None and result.status != "failed":
             without.append(result.slide_id)
             continue
@@ -62,7 +62,7 @@ def write_ome_tiffs(run: Path, folder: Path, *, probabilities: bool) -> tuple[in
         The run has no results.
     """
     written, without = 0, []
-    for result, store in _slides(run, folder):
+    for result, store in slides_to_export(run, folder):
         if store is None or result.reader is None or not result.n_patches:
             without.append(result.slide_id)
             continue
@@ -76,8 +76,14 @@ def write_ome_tiffs(run: Path, folder: Path, *, probabilities: bool) -> tuple[in
     return written, without
 
 
-def _slides(run: Path, folder: Path) -> Iterator[tuple[SlideResult, PatchStore | None]]:
-    """Each result of a run and its store; None where there is none that can be read."""
+def slides_to_export(run: Path, folder: Path) -> Iterator[tuple[SlideResult, PatchStore | None]]:
+    """Each result of a run and its store, None where there is none that can be read; makes the folder for them.
+
+    Raises
+    ------
+    ConfigurationError
+        The run has no results.
+    """
     found = False
     for result in read_results(run):
         if not found:
@@ -85,7 +91,7 @@ def _slides(run: Path, folder: Path) -> Iterator[tuple[SlideResult, PatchStore |
         found = True
         yield result, _store(run / result.slide_id / STORE)
     if not found:
-        raise ConfigurationError(f"{run}: no results here; give the folder that `wsi-her2 score -o` wrote")
+        raise no_results(run)
 
 
 def _store(path: Path) -> PatchStore | None:

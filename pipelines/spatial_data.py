@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.cell_fields import CELL_TABLE
-from pipelines.results import read_results
-from pipelines.steps import STORE
-from wsi_her2.errors import ConfigurationError, MissingExtra
+from pipelines.slide_exports import slides_to_export
+from wsi_her2.errors import MissingExtra
 from wsi_her2.reports.patches import gives_shares, side_px0
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.result import SlideResult
@@ -51,18 +50,13 @@ def write_spatial_data(run: Path, folder: Path) -> tuple[int, list[str]]:
         raise MissingExtra(
             f"SpatialData needs the package of that name, which no extra brings ({error}): pip install spatialdata"
         ) from error
-    written, without, found = 0, [], False
-    for result in read_results(run):
-        found = True
-        store = run / result.slide_id / STORE
-        if not store.is_dir() or not result.n_patches:
+    written, without = 0, []
+    for result, store in slides_to_export(run, folder):
+        if store is None or not result.n_patches:
             without.append(result.slide_id)
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_slide(folder, result, PatchStore.open(store), run / result.slide_id / CELL_TABLE)
+        _write_slide(folder, result, store, run / result.slide_id / CELL_TABLE)
         written += 1
-    if not found:
-        raise ConfigurationError(f"{run}: no results here; give the folder that `wsi-her2 score -o` wrote")
     return written, without
 
 
