@@ -44,6 +44,7 @@ from pipelines.review.run_folder import FILES, Listed, ReviewRun
 from pipelines.review.tiles import TILE_PX, ByteCache, SlideReaders, TileGrid, cut_tile
 from wsi_her2.errors import HER2Error
 from wsi_her2.reports.palette import hex_of
+from wsi_her2.scoring.result import SlideResult
 from wsi_her2.scoring.rule import SCORES
 from wsi_her2.slides.slide import Overview, Slide
 
@@ -216,14 +217,14 @@ class _Pages:
         content = describe_slide(self._run, listed, self._run.store(slide_id), self._tile_px)
         if content["viewable"]:
             # The page takes its scripts first; by then the slide is open.
-            self._readers.open_ahead(self._key(slide_id))
+            self._readers.open_ahead(_key(listed))
         content |= {"reviews": self._reviewing.of_slide(slide_id), "drawn": self._reviewing.drawn(slide_id)}
         return as_json(request, content, row=_row(listed, self._reviewing.latest_of(slide_id)))
 
     async def tile(self, request: Request) -> Response:
         """A tile of a slide."""
-        listed = self._listed(request)
-        slide_id, result = listed.row.slide_id, await run_in_threadpool(self._run.result, listed.row.slide_id)
+        listed, result = await run_in_threadpool(self._scored, request)
+        slide_id = result.slide_id
         if result.reader is None or listed.file is None:
             raise HTTPException(404, listed.why_not or "The slide could not be opened when it was scored.")
         level, column, row = (request.path_params[name] for name in ("level", "column", "row"))
@@ -244,7 +245,7 @@ class _Pages:
             def cut(slide: Slide) -> tuple[bytes, bool]:
                 return cut_tile(slide, place, lambda: self._overview(slide_id))
 
-            reading = asyncio.wrap_future(self._readers.submit(self._key(slide_id), cut))
+            reading = asyncio.wrap_future(self._readers.submit(_key(listed), cut))
             try:
                 cut_out, whole = await asyncio.wait_for(reading, _TILE_LIMIT_S)
             except TimeoutError as error:
@@ -277,12 +278,12 @@ class _Pages:
 
     def cells(self, request: Request) -> Response:
         """The counted cells in a box."""
-        slide_id = self._listed(request).row.slide_id
-        path = self._run.cell_table(slide_id)
+        listed = self._listed(request)
+        path = self._run.cell_table(listed.row.slide_id)
         if path is None:
             raise HTTPException(404, "No cells were counted on this slide.")
         x, y, width, height = (number_of(request, name) for name in ("x", "y", "width", "height"))
-        cells = self._cells.get(self._key(slide_id), path)
+        cells = self._cells.get(_key(listed), path)
         return packed(request, cells.packed(x, y, width, height), "application/octet-stream")
 
     def regions(self, request: Request) -> Response:
@@ -319,7 +320,8 @@ class _Pages:
         max_bytes: int,
         status: int = 200,
     ) -> Response:
-        slide_id = self._listed(request).row.slide_id
+        # Looking may take the disk, and must not keep the other answers waiting.
+        slide_id = (await run_in_threadpool(self._listed, request)).row.slide_id
         sent = await json_of(request, max_bytes)
         return as_json(request, await run_in_threadpool(write, slide_id, sent), status)
 
@@ -328,14 +330,14 @@ class _Pages:
     def _listed(self, request: Request) -> Listed:
         return self._run.find(request.path_params["slide_id"])
 
-    def _key(self, slide_id: str) -> tuple[str, str]:
-        """What stands for a slide and its result: what was kept of another result is not of this one."""
-        return slide_id, self._run.find(slide_id).fingerprint
+    def _scored(self, request: Request) -> tuple[Listed, SlideResult]:
+        listed = self._listed(request)
+        return listed, self._run.result(listed.row.slide_id)
 
     def _layer(self, request: Request, name: str, make: Callable[[PatchStore], bytes]) -> bytes:
         """Something made of a slide's store, which is made once."""
-        slide_id = self._listed(request).row.slide_id
-        key = (name, *self._key(slide_id))
+        listed = self._listed(request)
+        slide_id, key = listed.row.slide_id, (name, *_key(listed))
         content = self._layers.get(key)
         if content is None:
             store = self._run.store(slide_id)
@@ -358,6 +360,11 @@ def _static_files() -> dict[str, Path]:
         for path in root.rglob("*")
         if path.is_file() and path.suffix in _STATIC_TYPES
     }
+
+
+def _key(listed: Listed) -> tuple[str, str]:
+    """What stands for a slide and its result: what was kept of another result is not of this one."""
+    return listed.row.slide_id, listed.fingerprint
 
 
 def _row(listed: Listed, review: dict[str, Any] | None) -> str:

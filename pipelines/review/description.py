@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.review.rescoring import percentages_of
 from pipelines.review.run_folder import Listed, ReviewRun
 from pipelines.review.tiles import TileGrid
 from wsi_her2.cells.summary import CellSummary
@@ -20,12 +21,12 @@ from wsi_her2.reports.wording import (
     margin_in_words,
     regions_in_words,
     sample_in_words,
+    status_in_words,
 )
+from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.scoring.rule import SCORES, Thresholds
 from wsi_her2.slides.store import PatchStore
-
-_STATUS_WORDS = {"scored": "Scored", "not_assessable": "Not assessable", "failed": "Failed"}
 
 
 def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None, tile_px: int) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None, til
             for reason in result.gate
         ],
         "clauses": _clauses(result),
-        "percentages": percentages_of(result.call),
+        "percentages": _percentages(result.call),
         "percentages_of": result.call_from,
-        "cell_percentages": percentages_of(result.cells.call) if result.cells else {},
+        "cell_percentages": _percentages(result.cells.call if result.cells else None),
         "examples": _examples(store),
         "cells": _cells(run, result),
         "layers": {
@@ -94,26 +95,16 @@ def describe_slide(run: ReviewRun, listed: Listed, store: PatchStore | None, til
     }
 
 
-def percentages_of(call: Any) -> dict[str, dict[str, float]]:
-    """Percentages of a call with their intervals, by class."""
-    if call is None:
-        return {}
-    return {
-        name: {
-            "value": value,
-            "low": call.intervals.get(name, (value, value))[0],
-            "high": call.intervals.get(name, (value, value))[1],
-        }
-        for name, value in call.percentages.items()
-    }
+def _percentages(call: SlideCall | None) -> dict[str, dict[str, float]]:
+    return {} if call is None else {name: found.model_dump() for name, found in percentages_of(call).items()}
 
 
 def _words(result: SlideResult) -> dict[str, Any]:
     call, second = result.call, result.second_opinion
     statements = [f"{label}: {text}" for label, text in card_statements(result.model.card)]
     return {
-        "verdict": call.score or call.group if call is not None else _STATUS_WORDS[result.status],
-        "status": _STATUS_WORDS[result.status],
+        "verdict": call.score or call.group if call is not None else status_in_words(result.status),
+        "status": status_in_words(result.status),
         "group": group_in_words(call) if call is not None else "",
         "her2_low": her2_low_in_words(call) if call is not None else "",
         "confidence": f"{100 * call.confidence:.1f} % {confidence_in_words(call)}" if call is not None else "",

@@ -212,15 +212,20 @@ def _within(
     return FieldCells(cells.rows, shares.astype(np.float64), kept)
 
 
+def percentages_of(call: SlideCall) -> dict[str, Percentage]:
+    """Percentages of a call with their intervals, by class."""
+    return {
+        name: Percentage(value=value, low=call.intervals[name][0], high=call.intervals[name][1])
+        for name, value in call.percentages.items()
+    }
+
+
 def _answer(call: SlideCall) -> RescoredCall:
     return RescoredCall(
         score=call.score,
         group=call.group,
         confidence=call.confidence,
-        percentages={
-            name: Percentage(value=value, low=call.intervals[name][0], high=call.intervals[name][1])
-            for name, value in call.percentages.items()
-        },
+        percentages=percentages_of(call),
         h_score=call.h_score,
         explanation=call.explanation,
         margin=margin_in_words(call),

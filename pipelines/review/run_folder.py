@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pipelines.cell_fields import CELL_TABLE
-from pipelines.results import read_result
+from pipelines.results import no_results, read_result
 from pipelines.sources import PARTIAL_FOLDER, SLIDE_SUFFIXES
 from pipelines.steps import STORE
 from wsi_her2.errors import ConfigurationError, HER2Error, SlideNotFound, StoreError, UnsupportedSlide
@@ -114,7 +114,7 @@ class ReviewRun:
         self._results: OrderedDict[str, tuple[Listed, SlideResult]] = OrderedDict()
         self._look()
         if not self._listed:
-            raise ConfigurationError(f"{output}: no results here; give the folder that `wsi-her2 score -o` wrote")
+            raise no_results(output)
 
     def listed(self) -> list[Listed]:
         """The slides, in the order of their names as people count: 2 before 10."""
@@ -455,6 +455,5 @@ def _folders(output: Path) -> dict[str, tuple[int, int]]:
             ]
     except OSError:
         return {}
-    names = [name for name in names if name != PARTIAL_FOLDER]
     states = read_ahead(_state, (output / name for name in names))
     return {name: (state[0], state[1]) for name, state in zip(names, states, strict=True) if state}

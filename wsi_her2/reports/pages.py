@@ -36,25 +36,26 @@ def write_page(path: Path, template: str, script: str, context: Mapping[str, Any
     """
     from markupsafe import Markup
 
-    code = script_of(script)
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
     policy = (
-        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; "
+        f"script-src {script_hash(script)}; base-uri 'none'; form-action 'none'"
     )
     stream = (
         _environment()
         .get_template(template)
-        .stream(**context, page_policy=policy, page_css=Markup(_read("page.css")), page_script=Markup(code))
+        .stream(
+            **context, page_policy=policy, page_css=Markup(_read("page.css")), page_script=Markup(_read(script))
+        )
     )
     stream.enable_buffering(64)
     with text_beside(path) as out:
         out.writelines(stream)
 
 
-def script_of(name: str) -> str:
-    """A script of `templates/` as it stands in pages; its hash is what their policy lets run."""
-    return _read(name)
+def script_hash(name: str) -> str:
+    """What a policy lets a script of `templates/` run by: its hash, as a source of `script-src`."""
+    digest = hashlib.sha256(_read(name).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 @cache

@@ -55,7 +55,9 @@ class ReportedReview:
     @property
     def rows(self) -> list[tuple[str, str]]:
         """The rest, as label and text."""
-        rows = [("By", self.reviewer or "unnamed"), ("On", self.time.replace("T", " ").replace("Z", " UTC"))]
+        # Journals write +00:00.
+        time = self.time.replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC")
+        rows = [("By", self.reviewer or "unnamed"), ("On", time)]
         if self.reason:
             rows.append(("Reason", self.reason))
         if self.comment:

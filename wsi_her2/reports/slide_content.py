@@ -31,6 +31,7 @@ from wsi_her2.reports.wording import (
     margin_in_words,
     regions_in_words,
     sample_in_words,
+    status_in_words,
 )
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 from wsi_her2.scoring.rule import Thresholds
@@ -49,8 +50,6 @@ _FIGURE_HEIGHT_PX = 640
 _FIGURE_HEIGHT_MM, _BESIDE_HEIGHT_MM = 110, 85
 
 _CARD_ON_TOP = ("Card", "Trained on", "Validated on", "Validated")
-
-_STATUS_WORDS = {"scored": "Scored", "not_assessable": "Not assessable", "failed": "Failed"}
 
 _LIMITS = (
     "Invasive carcinoma is not told from carcinoma in situ or from normal ducts, which must not count: "
@@ -298,7 +297,7 @@ def slide_content(
     card, cells = card_statements(result.model.card), _cells(result, cell_views)
     return SlideContent(
         result=result,
-        status=_STATUS_WORDS[result.status],
+        status=status_in_words(result.status),
         verdict=_verdict(result, thresholds),
         review=review,
         calibration=calibration_in_words(result.calibration) if result.call else "",

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_her2.scoring.call import SlideCall
-from wsi_her2.scoring.result import Sample
+from wsi_her2.scoring.result import Sample, Status
 from wsi_her2.scoring.rule import SCORES, Thresholds, apply_rule
 from wsi_her2.slides.controls import ControlPiece
 from wsi_her2.slides.regions import UsedRegions
+
+_STATUS_WORDS: dict[Status, str] = {
+    "scored": "Scored",
+    "not_assessable": "Not assessable",
+    "failed": "Failed",
+}
 
 _GROUP_WORDS = {
     "negative": "HER2 negative",
@@ -45,6 +51,11 @@ class Clause:
     condition: str
     finding: str
     fired: bool
+
+
+def status_in_words(status: Status) -> str:
+    """What became of a slide."""
+    return _STATUS_WORDS[status]
 
 
 def group_in_words(call: SlideCall) -> str:
