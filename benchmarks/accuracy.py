@@ -22,7 +22,7 @@ import numpy as np
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
+from pipelines.run.score import score
 from wsi_her2.models.loading import load_classifier
 from wsi_her2.phantom import PhantomSpec, render_phantom
 from wsi_her2.scoring.call import call_slide

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calling import confusion_of
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
-from pipelines.sampling import round_sizes, spread_order
+from pipelines.run.score import score
+from pipelines.worker.calling import confusion_of
+from pipelines.worker.sampling import round_sizes, spread_order
 from wsi_her2.models.classifier import PatchClassifier
 from wsi_her2.models.loading import load_classifier
 from wsi_her2.phantom import PhantomSpec, render_phantom

@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
-from pipelines.record import RUN_FILE
 from pipelines.results import read_results
+from pipelines.run.record import RUN_FILE
 from wsi_her2.scoring.result import SlideResult
 
 COUNTS = (1_000, 100_000, 10_000_000)

@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
+from pipelines.run.score import score
 from wsi_her2.cells.field import CellCutoffs, CellSettings, grade_cells, line_contrast, strength_along
 from wsi_her2.cells.nuclei import find_nuclei
 from wsi_her2.cells.rings import Rings, measure_rings

@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
+from pipelines.run.score import score
 from wsi_her2.models.bundle import read_bundle
 from wsi_her2.models.loading import MEMBRANE
 from wsi_her2.models.packing import restate

@@ -28,7 +28,7 @@ from PIL import Image
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
+from pipelines.run.score import score
 from wsi_her2.phantom import PhantomSpec
 from wsi_her2.phantom.artefacts import Stroke
 from wsi_her2.phantom.composition import Artefact, LookName, Outline, Score

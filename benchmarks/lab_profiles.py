@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calibrate_lab import calibrate_lab
+from pipelines.agreement.calibrate_lab import calibrate_lab
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import score
+from pipelines.run.score import score
 from wsi_her2.phantom import PhantomSpec
 from wsi_her2.phantom.composition import LookName, Score
 from wsi_her2.phantom.render import make_phantom, write_phantom

@@ -36,8 +36,10 @@ from machine import machine
 from pipelines.cluster import WORKER_ENVIRONMENT, available_cores
 from pipelines.configuration import load_config
 from pipelines.fingerprint import software_version
-from pipelines.run import resolve_classifier
-from pipelines.steps import SlideTask, prepare_slide, score_block
+from pipelines.run.score import resolve_classifier
+from pipelines.worker.preparing import prepare_slide
+from pipelines.worker.scoring_blocks import score_block
+from pipelines.worker.task import SlideTask
 from wsi_her2.scoring.quality import QUALITY, measure_quality
 from wsi_her2.slides.blocks import read_block
 from wsi_her2.slides.slide import open_slide

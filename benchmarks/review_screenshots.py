@@ -31,7 +31,7 @@ from pipelines.review.access import Access
 from pipelines.review.app import create_app
 from pipelines.review.run_folder import ReviewRun
 from pipelines.review.server import listening_on, server_of
-from pipelines.run import score
+from pipelines.run.score import score
 from tests.reports.browser import HOW_TO_GET_ONE, Browser, browser_program
 from wsi_her2.phantom import PhantomSpec, render_phantom
 from wsi_her2.reports.palette import CLASS_COLOURS

@@ -23,9 +23,12 @@ from rich.console import Console
 
 from pipelines.configuration import load_config
 from pipelines.results import publish, write_result
-from pipelines.run import score
-from pipelines.schedule import Steps
-from pipelines.steps import BlockScored, CellsPlanned, Prepared, SlideTask, fingerprint_of
+from pipelines.run.score import score
+from pipelines.worker.counting_cells import CellsPlanned
+from pipelines.worker.preparing import Prepared
+from pipelines.worker.scoring_blocks import BlockScored
+from pipelines.worker.steps import Steps
+from pipelines.worker.task import SlideTask
 from wsi_her2.scoring.result import ModelInfo, SlideResult
 
 BLOCKS, BLOCKS_OF_A_LARGE_SLIDE = 2, 200
@@ -45,7 +48,7 @@ def prepare_large(task: SlideTask) -> Prepared:
 def prepared(task: SlideTask, blocks: int) -> Prepared:
     """A slide whose blocks all wait."""
     task.partial.mkdir(parents=True, exist_ok=True)
-    return Prepared(fingerprint_of(task), blocks, tuple(range(blocks)))
+    return Prepared(task.fingerprint(), blocks, tuple(range(blocks)))
 
 
 def block(*_: object) -> BlockScored:

@@ -39,7 +39,7 @@ WORKER_ENVIRONMENT = {
 """Of worker processes, before they start; the first three speak to glibc and mean nothing elsewhere."""
 
 
-_PRELOADED = ("distributed.nanny", "pipelines.steps", "onnxruntime", "openslide", "simplejpeg", "tifffile")
+_PRELOADED = ("distributed.nanny", "pipelines.worker.steps", "onnxruntime", "openslide", "simplejpeg", "tifffile")
 """Modules that a worker needs; the last four are otherwise imported where they are used."""
 
 
@@ -83,7 +83,7 @@ def connect(settings: ComputeSettings) -> Iterator[Client]:
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
-        # A step with which a worker died is not given to the next worker, but run apart: see `pipelines.schedule`.
+        # A step with which a worker died is not given to the next one, but run apart: see `scheduling.schedule`.
         "distributed.scheduler.allowed-failures": 0,
         # One step at a time at a worker, so that its death says something about that step.
         "distributed.scheduler.worker-saturation": 1.0,

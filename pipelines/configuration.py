@@ -40,7 +40,7 @@ class PatchSettings(_Section):
 
 
 class SamplingSettings(_Section):
-    """Whether all patches are scored, or only as many as the call needs; see `pipelines.sampling`.
+    """Whether all patches are scored, or only as many as the call needs; see `pipelines.worker.sampling`.
 
     With `mode` 'adaptive', scoring stops when the call of all patches would be the same with this `confidence`.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
-from pipelines.run import RunSummary, score
+from pipelines.run.score import RunSummary, score
 from wsi_her2.errors import OutputError
 from wsi_her2.phantom import PhantomSpec, render_phantom
 

@@ -19,6 +19,9 @@ from wsi_her2.scoring.result import SlideResult
 
 _log = logging.getLogger(__name__)
 
+STORE = "patches.zarr"
+"""Of the patches, in a slide's folder."""
+
 _ADAPTER: TypeAdapter[SlideResult] = TypeAdapter(SlideResult)
 
 

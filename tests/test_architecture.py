@@ -60,7 +60,7 @@ def test_choosing_a_runtime_on_a_cpu_does_not_import_torch():
 
 
 def test_planning_a_run_does_not_import_what_only_cells_need():
-    assert "scipy" not in loaded_after("import pipelines.steps")
+    assert "scipy" not in loaded_after("import pipelines.worker.steps")
 
 
 def test_importing_the_package_loads_neither_numpy_nor_torch():

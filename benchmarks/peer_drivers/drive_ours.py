@@ -8,8 +8,11 @@ import numpy as np
 from measured import Job, Scoring, measure
 
 from pipelines.configuration import load_config
-from pipelines.run import resolve_classifier
-from pipelines.steps import STORE, SlideTask, prepare_slide, score_block
+from pipelines.results import STORE
+from pipelines.run.score import resolve_classifier
+from pipelines.worker.preparing import prepare_slide
+from pipelines.worker.scoring_blocks import score_block
+from pipelines.worker.task import SlideTask
 from wsi_her2.slides.store import PatchStore
 
 NOTES: dict[str, str] = {}

@@ -22,7 +22,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipelines.fingerprint import software_version
-from pipelines.record import PAGE_FILE, SLIDES_FILE, run_config, run_state
 from pipelines.review.access import Access, Guarded
 from pipelines.review.answers import (
     FailuresExplained,
@@ -42,6 +41,7 @@ from pipelines.review.layers import CellCache, draw_tissue, pack_patches, region
 from pipelines.review.reviewing import Reviewing
 from pipelines.review.run_folder import FILES, Listed, ReviewRun
 from pipelines.review.tiles import TILE_PX, ByteCache, SlideReaders, TileGrid, cut_tile
+from pipelines.run.record import PAGE_FILE, SLIDES_FILE, run_config, run_state
 from wsi_her2.errors import HER2Error
 from wsi_her2.reports.palette import hex_of
 from wsi_her2.scoring.result import SlideResult

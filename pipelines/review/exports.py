@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.configuration import RunConfig
-from pipelines.record import run_config
 from pipelines.results import read_result
 from pipelines.review.drawing import EXCLUDE, SCORE, as_geojson, parse_drawn, sorted_drawn
 from pipelines.review.journal import DrawnRegions, Review
+from pipelines.run.record import run_config
 from pipelines.sources import REGION_SUFFIXES, folder_names, regions_named
 from wsi_her2.errors import OutputError, RegionsError
 from wsi_her2.reports.atomic import text_beside

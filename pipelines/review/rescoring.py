@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from pipelines.calling import Called, call_store
-from pipelines.cell_fields import CELL_TABLE, FieldCells, choose_fields
 from pipelines.configuration import CellRunSettings
+from pipelines.results import STORE
 from pipelines.review.drawing import sorted_drawn
-from pipelines.steps import STORE
+from pipelines.worker.calling import Called, call_store
+from pipelines.worker.cell_fields import CELL_TABLE, FieldCells, choose_fields
 from wsi_her2.cells.table import cell_columns
 from wsi_her2.reports.wording import margin_in_words
 from wsi_her2.scoring.call import SlideCall

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipelines.cell_fields import CELL_TABLE
-from pipelines.results import no_results, read_result
+from pipelines.results import STORE, no_results, read_result
 from pipelines.sources import PARTIAL_FOLDER, SLIDE_SUFFIXES
-from pipelines.steps import STORE
+from pipelines.worker.cell_fields import CELL_TABLE
 from wsi_her2.errors import ConfigurationError, HER2Error, SlideNotFound, StoreError, UnsupportedSlide
 from wsi_her2.reports.palette import hex_of
 from wsi_her2.reports.reading_ahead import read_ahead

@@ -71,7 +71,7 @@ def use_config(path: Path, variant: int) -> None:
         load_config(path, {"compute.workers": 1})
     except HER2Error:
         _, described = read_mapping(path)
-        from pipelines.train_network import NetworkTraining
+        from pipelines.training.train_network import NetworkTraining
 
         try:
             NetworkTraining.model_validate(described)

@@ -69,7 +69,7 @@ def config() -> RunConfig:
 @pytest.fixture(scope="session")
 def preloaded() -> Iterator[Preloaded]:
     """Where commands are run that need no torch."""
-    with Preloaded(("pipelines.cli", "pipelines.run", "wsi_her2.slides.pyramid")) as started:
+    with Preloaded(("pipelines.cli", "pipelines.run.score", "wsi_her2.slides.pyramid")) as started:
         yield started
 
 

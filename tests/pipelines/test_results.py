@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.configuration import load_config
-from pipelines.rebuild import rebuild_reports
-from pipelines.record import write_summaries
+from pipelines.exports.rebuild import rebuild_reports
 from pipelines.results import read_result, read_results, write_result
-from pipelines.run import score
+from pipelines.run.record import write_summaries
+from pipelines.run.score import score
 from pipelines.sources import folder_names, known_slides
 from tests.pipelines.conftest import rows
 from wsi_her2.scoring.result import SlideResult

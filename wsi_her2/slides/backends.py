@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError, UnsupportedSlide
-from wsi_her2.slides.claims import MAX_TILE_BYTES
 from wsi_her2.slides.location import SlideLocation, SlideUrl
+from wsi_her2.slides.plausibility import MAX_TILE_BYTES
 from wsi_her2.slides.remote import RemoteFile, connection_failures_raised
 
 BackendName = Literal["tiled-jpeg", "openslide", "tiffslide", "memory"]

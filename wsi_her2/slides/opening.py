@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from wsi_her2.errors import SlideNotFound, SlideReadError, UnsupportedSlide
 from wsi_her2.slides.backends import Backend, OpenSlideBackend, TiffSlideBackend
-from wsi_her2.slides.claims import refuse_impossible_levels, refuse_impossible_tiff
 from wsi_her2.slides.location import SlideLocation, SlideUrl, was_url
+from wsi_her2.slides.plausibility import refuse_impossible_levels, refuse_impossible_tiff
 from wsi_her2.slides.tiled_jpeg import TiledJpegBackend
 
 _OPENERS: dict[str, Callable[[SlideLocation], Backend]] = {

@@ -1,0 +1,1 @@
+"""Calls beside truths: evaluated, and calibrated on."""

@@ -1,0 +1,1 @@
+"""What a run holds, written for people and for other programs."""

@@ -1,0 +1,1 @@
+"""A folder of slides scored: its tables, its progress."""

@@ -1,0 +1,1 @@
+"""Which step runs next, from the client."""

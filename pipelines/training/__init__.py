@@ -1,0 +1,1 @@
+"""Classifiers fitted, from data sets to bundles."""

@@ -1,0 +1,1 @@
+"""One slide, step by step, in a worker."""
