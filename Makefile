@@ -39,7 +39,7 @@ lock: $(VENV)/bin/python               ## requirements.lock: the versions of a b
 FUZZ_COUNT ?= 2000
 FUZZ_SEED ?= 0
 fuzz: $(VENV)/.installed-dev           ## hostile files through what a user would run; FUZZ_COUNT=2000 FUZZ_SEED=0
-	$(BIN)/python -m tests.fuzz $(FUZZ_COUNT) --seed $(FUZZ_SEED) --keep fuzz-out
+	$(BIN)/python -m tests.fuzz $(FUZZ_COUNT) --seed $(FUZZ_SEED) --keep fuzz-out --table docs/fuzz.md
 
 bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are on this machine; half an hour
 	$(BIN)/python benchmarks/pipeline.py -o bench-out --table docs/benchmark.md

@@ -75,6 +75,7 @@ def test_a_fault_that_stays_costs_its_slide(after_faults: Path, slide_id: str, c
 def test_a_fault_that_passes_costs_nothing(after_faults: Path, slide_id: str) -> None:
     row, sound = rows(after_faults)[slide_id], rows(after_faults)["a-sound"]
     own = ("slide_id", "path", "seconds")
+    assert row["reason"] == sound["reason"]
     assert {k: v for k, v in row.items() if k not in own} == {k: v for k, v in sound.items() if k not in own}
     for name in ("patches.csv", "heatmap.png", "overlay.geojson"):
         assert (after_faults / slide_id / name).read_bytes() == (after_faults / "a-sound" / name).read_bytes()
