@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,9 @@ PROMISED = {
     "--no-store-patches --lab --sampling --cells --watch --fresh --fail-fast --config --json",
     "info": "--json",
     "tissue": "-o",
-    "report": "",
+    "report": "--pdf",
+    "view": "--host --port --token --slides --reviewer --no-browser",
+    "export": "-o --reviewer --consensus --probabilities",
     "evaluate": "-o --json",
     "calibrate": "--controls --results --truth -o",
     "train": "-o",
@@ -178,6 +181,32 @@ def test_report_and_evaluate(scored: Path, tmp_path: Path) -> None:
     figures = json.loads(run(scored.parent, "evaluate", "out", "slides", "-o", tmp_path, "--json").stdout)
     assert figures
     assert (tmp_path / "evaluation.html").is_file()
+
+
+@pytest.mark.parametrize(("what", "made"), [("ome-tiff", "made/case.ome.tif"), ("qupath", "made")])
+def test_export(scored: Path, tmp_path: Path, what: str, made: str) -> None:
+    said = run(scored.parent, "export", "out", what, "-o", tmp_path / "made").stdout
+    assert str(tmp_path) in said
+    assert (tmp_path / made).exists()
+
+
+@pytest.mark.parametrize("what", ["reviews", "truth", "regions"])
+def test_export_of_what_nobody_has_said_writes_nothing(scored: Path, tmp_path: Path, what: str) -> None:
+    said = run(scored.parent, "export", "out", what, "-o", tmp_path / "made", code=2).stderr
+    assert "no reviews yet" in said or "nobody has drawn" in said
+    assert not (tmp_path / "made").exists()
+
+
+def test_view_serves_the_run_until_it_is_told_to_end(scored: Path, tmp_path: Path) -> None:
+    viewing = ("view", str(scored), "--no-browser", "--reviewer", "smoke")
+    with started(tmp_path, *PROGRAM, *viewing) as process:
+        wait_for(tmp_path / "log", "http://127.0.0.1:")
+        address = re.search(r"http://127\.0\.0\.1:\d+/", (tmp_path / "log").read_text("utf-8"))
+        assert address is not None
+        with urllib.request.urlopen(f"{address[0]}api/run", timeout=60) as answer:
+            assert [slide["slide_id"] for slide in json.load(answer)["slides"]] == ["case"]
+        process.terminate()
+        assert process.wait(120) == 0, (tmp_path / "log").read_text("utf-8")
 
 
 def test_models_are_listed_and_shown(place: Path) -> None:
