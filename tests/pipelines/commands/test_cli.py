@@ -226,6 +226,7 @@ def test_phantom_refuses_what_cannot_be_drawn(cli: Cli, tmp_path: Path, argument
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.slow
 def test_train_fits_a_scorer_that_score_takes_and_that_says_what_it_was_fitted_on(
     cli: Cli, ihc_slide: Path, tmp_path: Path
 ) -> None:

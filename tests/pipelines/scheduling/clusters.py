@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -93,13 +94,18 @@ def worker_processes_of(pid: int) -> list[psutil.Process]:
     """Worker processes below a process: started anew, or forked from the process that is there for it."""
     found = []
     try:
-        for child in psutil.Process(pid).children(recursive=True):
-            command, parent = child.cmdline(), child.parent()
-            forked = "forkserver" in " ".join(command) and parent is not None and parent.cmdline() == command
-            if forked or "spawn_main" in " ".join(command):
-                found.append(child)
+        children = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
-        pass
+        return []
+    for child in children:
+        # One that has just ended says nothing of the others.
+        with suppress(psutil.Error):
+            command, parent = child.cmdline(), child.parent()
+            said = " ".join(command)
+            forked = "forkserver" in said and parent is not None and parent.cmdline() == command
+            # Where setproctitle is installed, workers have a title of their own.
+            if forked or "spawn_main" in said or said.startswith("dask worker"):
+                found.append(child)
     return found
 
 
