@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check test-slow coverage docs cards wheel-test lock fuzz bench bench-sampling bench-scale bench-review bench-peers weights clean
+.PHONY: demo test check test-slow coverage mutation docs cards wheel-test lock fuzz bench bench-sampling bench-scale bench-review bench-peers weights clean
 demo: $(VENV)/.installed-base          ## set up, score the demonstration slides, say where the report lies
 	$(BIN)/wsi-her2 demo -o demo-out
 
@@ -23,6 +23,10 @@ test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 
 coverage: $(VENV)/.installed-dev       ## the tests with coverage of lines; fails below 90 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+
+mutation: $(VENV)/.installed-dev       ## mutants of the rule, the grid and the store: how many do the tests notice; minutes
+	$(BIN)/python -m pip install --quiet "mutmut>=3.8"
+	$(BIN)/mutmut run
 
 docs: $(VENV)/.installed-docs          ## the documentation as a site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
