@@ -42,8 +42,8 @@ def finish_slide(
     ------
     HER2Error, OSError
     """
-    plan = read_plan(task)
-    if plan is None or plan.fingerprint != fingerprint:
+    plan = read_plan(task, fingerprint)
+    if plan is None:
         return _finished_before(task, fingerprint)
     # One that has gone was read to its end; its report does without example patches.
     with suppress(FileNotFoundError):

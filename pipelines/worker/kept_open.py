@@ -46,8 +46,8 @@ def planned_slide(task: SlideTask, fingerprint: str) -> PlannedSlide:
         The file is not the one that was planned.
     """
     settle_process()
-    plan = read_plan(task)
-    if plan is None or plan.fingerprint != fingerprint:
+    plan = read_plan(task, fingerprint)
+    if plan is None:
         raise StoreError(f"{task.partial}: another run has changed the plan of the slide. Run again.")
     if task.fingerprint() != fingerprint:
         raise SlideChanged(f"{task.path}: the slide has changed since it was opened")

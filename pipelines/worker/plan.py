@@ -40,12 +40,13 @@ def write_plan(task: SlideTask, plan: Plan) -> None:
     write_json(task.partial / _PLAN, _PLANS.dump_python(plan, mode="json"))
 
 
-def read_plan(task: SlideTask) -> Plan | None:
-    """The plan that an earlier step or run left; None where there is none that can be read."""
+def read_plan(task: SlideTask, fingerprint: str) -> Plan | None:
+    """The plan of this fingerprint that an earlier step or run left; None where none can be read."""
     try:
-        return _PLANS.validate_json((task.partial / _PLAN).read_bytes())
+        plan = _PLANS.validate_json((task.partial / _PLAN).read_bytes())
     except (OSError, ValidationError, json.JSONDecodeError):
         return None
+    return plan if plan.fingerprint == fingerprint else None
 
 
 def drop_plan(task: SlideTask) -> None:

@@ -142,8 +142,8 @@ def prepare_slide(task: SlideTask) -> Prepared:
 
 def _pending_blocks(task: SlideTask, fingerprint: str) -> Prepared | None:
     """What an interrupted run of the same slide left to do; None where it left nothing that can be used."""
-    plan = read_plan(task)
-    if plan is None or plan.fingerprint != fingerprint:
+    plan = read_plan(task, fingerprint)
+    if plan is None:
         return None
     try:
         store = PatchStore.open(task.store)
