@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -47,7 +49,7 @@ def measure_quality(batch: RGB) -> Float32:
     """
     measured = np.empty((len(batch), len(QUALITY)), np.float32)
     for row, patch in zip(measured, batch, strict=True):
-        mean = channel_mean(_density(patch))
+        mean = _mean_density(patch)
         row[:3] = _details(mean)
         # Every fourth pixel has the same distribution as all.
         spread = mean[::2, ::2].ravel()
@@ -104,6 +106,18 @@ def _colours(densities: Float32) -> Float32:
     of_stained, of_all = np.maximum(in_each[2], 1), height * width
     shares = (in_each[0] / of_stained, in_each[1] / of_stained, in_each[2] / of_all)
     return np.stack(shares, axis=1).astype(np.float32)
+
+
+def _mean_density(patch: RGB) -> Float32:
+    """Mean over the channels of optical density: one logarithm of their product, for three that are looked up."""
+    red, green, blue = (cv2.max(channel, 1) for channel in cv2.split(patch))
+    transmitted = cv2.multiply(red, green, dtype=cv2.CV_32F)
+    transmitted *= blue
+    # Whole numbers below 2^24, so that white is exactly 1 after this, and its density 0.
+    transmitted /= np.float32(255**3)
+    density = np.asarray(cv2.log(transmitted), np.float32)
+    density *= np.float32(-1 / (3 * math.log(10)))
+    return density
 
 
 def _density(patch: RGB) -> Float32:
