@@ -58,7 +58,7 @@ bench-review: $(VENV)/.installed-dev   ## how fast the review pages answer, on a
 	$(BIN)/python benchmarks/review.py -o bench-out/review --table docs/review_speed.md
 
 bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
-	$(BIN)/python benchmarks/peers.py bench-out/slides/large-12-14.tif -o bench-out/peers --table docs/peers.md
+	$(BIN)/python benchmarks/peers.py bench-out/slides/large-16-18.tif -o bench-out/peers --table docs/peers.md
 
 weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; four to six hours on two cores
 	for part in phantoms:pruneff4 phantoms-gain:pruneff4-gain phantoms-crops:pruneff4-crops phantoms-whole:pruneff4-whole; do \

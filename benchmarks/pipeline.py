@@ -111,10 +111,10 @@ def run_score(slide: Path, case: Case) -> Run:
         ]
         started = time.perf_counter()
         with Path(f"{folder}/log").open("w") as log:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, process_group=0)
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
-        usages = [usage, *_usages_of_orphans()]
+        usages = [usage, *_usages_of_group(process.pid)]
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)}\n{Path(f'{folder}/log').read_text()}")
@@ -136,12 +136,12 @@ def _adopt_orphans() -> None:
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def _usages_of_orphans() -> list[resource.struct_rusage]:
-    """What processes used that outlived their parents, once they have ended."""
+def _usages_of_group(leader: int) -> list[resource.struct_rusage]:
+    """What the processes of a command used that outlived it, once they have ended."""
     usages = []
     with suppress(ChildProcessError):
         while True:
-            usages.append(os.wait4(-1, 0)[2])
+            usages.append(os.wait4(-leader, 0)[2])
     return usages
 
 
@@ -333,7 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tissue-mm", type=float, default=12.0, help="side of the large slide's tissue")
+    parser.add_argument("--tissue-mm", type=float, default=16.0, help="side of the large slide's tissue")
     parser.add_argument("--quick", action="store_true", help="leave out the run of one worker, the longest")
     parser.add_argument("--table", type=Path, help="Markdown page to write")
     parser.add_argument("--steps", nargs="+", help=argparse.SUPPRESS)

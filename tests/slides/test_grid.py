@@ -1,12 +1,15 @@
 """The grid covers the tissue once, in patches of a whole number of level-0 pixels, block after block."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_her2.errors import ResolutionTooLow
+from wsi_her2.errors import ResolutionTooLow, UnsupportedSlide
+from wsi_her2.slides import grid as grid_module
 from wsi_her2.slides.backends import MemoryBackend
 from wsi_her2.slides.grid import BLOCK_EDGE, MAX_ENLARGEMENT, plan_patches
 from wsi_her2.slides.resolution import Resolution
@@ -142,14 +145,61 @@ def test_a_slide_smaller_than_a_patch_has_one_position():
 
 def test_a_slide_that_is_too_coarse_is_refused_with_both_scales():
     slide, mask = masked_slide(600, 600, 1.0)
-    with pytest.raises(ResolutionTooLow, match=r"made.*1 um.*0\.5.*--mpp"):
+    with pytest.raises(ResolutionTooLow) as refused:
         plan_patches(slide, mask, 128, 0.5)
+    assert str(refused.value) == (
+        "made: scanned at 1 um per pixel; the classifier needs 0.5 and accepts up to 0.75. "
+        "Scan at 20x or more, or pass the true scale with --mpp if it is wrong."
+    )
     plan_patches(slide, mask, 128, 1.0 / MAX_ENLARGEMENT)
 
 
 def test_a_block_holds_64_positions_by_default():
     slide, mask = masked_slide(600, 600, 0.5)
     assert plan_patches(slide, mask, 64, 0.5).block_rows == BLOCK_EDGE**2 == 64
+
+
+@pytest.mark.parametrize(("patch_px", "edge"), [(256, 8), (257, 7), (512, 4), (2048, 1), (4096, 1)])
+def test_large_patches_make_blocks_of_fewer(patch_px, edge):
+    slide, mask = masked_slide(600, 600, 0.5)
+    grid = plan_patches(slide, mask, patch_px, 0.5, min_tissue=0.0)
+    assert (grid.block_edge, grid.patch_px, grid.patch_px0) == (edge, patch_px, patch_px)
+
+
+def test_more_positions_than_any_glass_has_are_refused_with_the_scale(monkeypatch):
+    slide, mask = masked_slide(1000, 500, 0.5)
+    # 1000 x 500 px are 4 x 2 blocks of 4 x 4 patches of 64 px.
+    monkeypatch.setattr(grid_module, "MAX_POSITIONS", 128)
+    assert plan_patches(slide, mask, 64, 0.5, block_edge=4).n_blocks == 8
+    monkeypatch.setattr(grid_module, "MAX_POSITIONS", 127)
+    with pytest.raises(UnsupportedSlide) as refused:
+        plan_patches(slide, mask, 64, 0.5, block_edge=4)
+    assert str(refused.value) == (
+        "made: 1,000 x 500 px at 0.5 um/px have room for more than 127 patches of 64 px at 0.5 um/px. "
+        "If that scale is wrong, pass the true one with --mpp."
+    )
+
+
+def test_half_of_a_patch_is_enough_tissue_by_default():
+    slide, mask = masked_slide(256, 128, 0.5)
+    grid = plan_patches(slide, mask, 128, 0.5)
+    assert grid.min_tissue == 0.5
+    halves = replace(grid, tissue=np.where(np.arange(len(grid.tissue)) == 1, 0.5, 0.49).astype(np.float32))
+    assert halves.selected.nonzero()[0].tolist() == [1]
+
+
+def test_blocks_without_tissue_are_left_out_and_those_with_it_stay_in_their_order():
+    slide, mask = masked_slide(1024, 512, 0.5)
+    overview = mask.overview
+    tissue = np.zeros_like(mask.tissue)
+    # A patch in the second and one in the last of 4 x 2 blocks of 256 px, on an overview of 2 um/px.
+    tissue[0:16, 64:80] = tissue[112:128, 240:256] = True
+    some = tissue_mask(tissue, mask.pen, overview, mask.white_point)
+    grid = plan_patches(slide, some, 64, 0.5, block_edge=4)
+    assert grid.block_xy.tolist() == [[256, 0], [768, 256]]
+    assert grid.block_xy.dtype == np.int32
+    assert grid.xy[grid.selected].tolist() == [[256, 0], [960, 448]]
+    assert grid.selected.nonzero()[0].tolist() == [0, 31]
 
 
 def test_real_tissue_is_planned(ihc_picture, ihc_mask):

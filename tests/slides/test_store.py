@@ -12,6 +12,7 @@ import zarr
 
 from wsi_her2.errors import StoreError
 from wsi_her2.slides.grid import PatchGrid
+from wsi_her2.slides.slide import Overview
 from wsi_her2.slides.store import LAYOUT, PatchStore
 
 CLASSES = ("other", "0", "1+", "2+", "3+")
@@ -207,7 +208,8 @@ def test_a_store_of_another_layout_is_refused(tmp_path):
     described = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())
     described["attributes"]["layout"] = LAYOUT + 1
     (tmp_path / "s.zarr" / "zarr.json").write_text(json.dumps(described))
-    with pytest.raises(StoreError, match=f"layout {LAYOUT + 1}.*--fresh"):
+    refusal = f"s.zarr: a patch store of layout {LAYOUT + 1}; this version reads layout {LAYOUT}. Run again with --fresh.$"
+    with pytest.raises(StoreError, match=refusal):
         PatchStore.open(tmp_path / "s.zarr")
 
 
@@ -217,8 +219,9 @@ def test_what_is_no_store_is_refused(tmp_path):
     (tmp_path / "damaged" / "zarr.json").write_text('{"zarr_for')
     zarr.create_group(store=tmp_path / "foreign", zarr_format=3)
     for name in ("missing", "folder", "damaged", "foreign"):
-        with pytest.raises(StoreError, match=name):
+        with pytest.raises(StoreError, match=name) as refused:
             PatchStore.open(tmp_path / name)
+        assert str(refused.value).endswith("Run again with --fresh.")
 
 
 def test_a_store_can_be_moved(tmp_path):
@@ -242,6 +245,70 @@ def test_the_overview_comes_back(tmp_path, ihc_mask):
     assert again.white_point == ihc_mask.white_point
     x, y = np.array([500, 100]), np.array([300, 100])
     np.testing.assert_array_equal(again.fractions(x, y, 256, 256), ihc_mask.fractions(x, y, 256, 256))
+
+
+def test_tissue_and_ink_are_read_without_the_picture(tmp_path, ihc_mask):
+    pen = np.zeros_like(ihc_mask.tissue)
+    pen[3:9, 5:7] = True
+    create(tmp_path / "s.zarr").write_overview(replace(ihc_mask, pen=pen))
+    tissue, ink = PatchStore.open(tmp_path / "s.zarr").read_tissue()
+    assert (tissue.dtype, ink.dtype) == (bool, bool)
+    np.testing.assert_array_equal(tissue, ihc_mask.tissue)
+    np.testing.assert_array_equal(ink, pen)
+
+
+def test_a_finer_picture_comes_back_with_its_own_scale_and_the_place_of_the_overview(tmp_path, ihc_mask, ihc_image):
+    box = ihc_mask.overview.box
+    picture = Overview(ihc_image, np.ones(ihc_image.shape[:2], bool), 1.25, box)
+    create(tmp_path / "s.zarr").write_overview(ihc_mask, picture)
+    store = PatchStore.open(tmp_path / "s.zarr")
+    again = store.read_picture()
+    np.testing.assert_array_equal(again.rgb, ihc_image)
+    assert (again.rgb.dtype, again.mpp, again.box) == (np.uint8, 1.25, box)
+    assert again.unreadable.shape == ihc_image.shape[:2]
+    assert not again.unreadable.any(), "what a person looks at was read"
+    assert store.overview_box == box
+    assert store.read_overview().overview.mpp == ihc_mask.overview.mpp
+
+
+def test_without_a_finer_picture_there_is_none(tmp_path, ihc_mask):
+    create(tmp_path / "s.zarr").write_overview(ihc_mask)
+    assert PatchStore.open(tmp_path / "s.zarr").read_picture() is None
+
+
+def test_an_overview_is_written_over_by_the_next(tmp_path, ihc_mask):
+    store = create(tmp_path / "s.zarr")
+    store.write_overview(ihc_mask)
+    store.write_overview(replace(ihc_mask, tissue=~ihc_mask.tissue))
+    np.testing.assert_array_equal(PatchStore.open(tmp_path / "s.zarr").read_tissue()[0], ~ihc_mask.tissue)
+
+
+def test_what_is_shown_lies_where_it_is_documented(tmp_path, ihc_mask, ihc_image):
+    store = create(tmp_path / "s.zarr")
+    store.write_overview(ihc_mask, Overview(ihc_image, np.zeros(ihc_image.shape[:2], bool), 2.0, ihc_mask.overview.box))
+    store.write_examples({"3+": [(1, 2, ihc_image[:8, :8])]})
+    store.write_cell_views([(3, 4, ihc_image[:8, :8])])
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    assert {name for name, _ in group["overview"].arrays()} == {"rgb", "tissue", "pen", "unreadable", "picture"}
+    white, box = ihc_mask.white_point, ihc_mask.overview.box
+    assert dict(group["overview"].attrs) == {
+        "mpp": ihc_mask.overview.mpp,
+        "box": [box.x, box.y, box.width, box.height],
+        "white_point": list(white.rgb),
+        "white_source": white.source,
+        "white_share": white.share,
+    }
+    assert dict(group["overview/picture"].attrs) == {"mpp": 2.0}
+    assert dict(group["examples/3plus"].attrs) == {"class": "3+", "xy": [[1, 2]]}
+    assert dict(group["cell_views/rgb"].attrs) == {"xy": [[3, 4]]}
+    assert group["overview/rgb"].chunks == group["overview/rgb"].shape, "one file"
+
+
+def test_places_of_examples_are_read_without_their_pixels(tmp_path, ihc_image):
+    examples = {"2+": [(5, 6, ihc_image[:8, :8])], "0": [(1, 2, ihc_image[:8, :8]), (3, 4, ihc_image[8:16, :8])]}
+    create(tmp_path / "s.zarr").write_examples(examples)
+    places = PatchStore.open(tmp_path / "s.zarr").example_places()
+    assert list(places.items()) == [("0", [(1, 2), (3, 4)]), ("2+", [(5, 6)])]
 
 
 def test_examples_come_back_in_the_order_of_the_classes(tmp_path, ihc_image):
@@ -280,30 +347,58 @@ def test_a_store_without_counted_cells_has_no_fields_of_them(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS + 1])
-def test_a_block_of_another_height_is_refused(tmp_path, rows):
-    store = PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
-    with pytest.raises(ValueError, match="rows"):
-        store.write_block(0, np.zeros((rows, 5), np.float32), np.zeros((ROWS, 2), np.float32))
+@pytest.mark.parametrize("which", range(4))
+def test_a_block_of_another_height_is_refused(tmp_path, rows, which):
+    store = create(tmp_path / "s")
+    arrays = list(block_content(0))
+    arrays[which] = np.zeros((rows, *arrays[which].shape[1:]), arrays[which].dtype)
+    name = ("probabilities", "quality", "measures", "pixels")[which]
+    with pytest.raises(ValueError, match=f"^{rows} rows of {name} for a block of {ROWS}$"):
+        store.write_block(0, *arrays)
     assert not store.done.any()
 
 
 def test_a_block_beyond_the_last_is_refused(tmp_path):
     store = PatchStore.create(tmp_path / "s", grid_of(blocks=2), classes=CLASSES, quality=QUALITY)
-    with pytest.raises(ValueError, match="block 2"):
+    with pytest.raises(ValueError, match=r"^block 2 of a store of 2 blocks$"):
         store.write_block(2, np.zeros((ROWS, 5), np.float32), np.zeros((ROWS, 2), np.float32))
+    with pytest.raises(ValueError, match=r"^block -1 of a store of 2 blocks$"):
+        store.write_block(-1, np.zeros((ROWS, 5), np.float32), np.zeros((ROWS, 2), np.float32))
 
 
 @pytest.mark.parametrize("gone", ["done", "xy", "probabilities"])
 def test_an_incomplete_store_is_a_store_error(tmp_path, gone):
     PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
     shutil.rmtree(tmp_path / "s" / gone)
-    with pytest.raises(StoreError, match=gone):
+    with pytest.raises(StoreError, match=f"s: '{gone}' is missing. Run again with --fresh.$"):
         getattr(PatchStore.open(tmp_path / "s"), gone)
+
+
+@pytest.mark.parametrize("name", ["quality", "tissue"])
+def test_a_damaged_chunk_is_a_store_error_that_says_what_to_do(tmp_path, name):
+    path = tmp_path / "s"
+    create(path)
+    write_blocks(path, [0])
+    for chunk in (path / name / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(chunk.read_bytes()[:-5])
+    with pytest.raises(StoreError, match=rf"s: a chunk of '{name}' is damaged \(.+\). Run again with --fresh.$"):
+        getattr(PatchStore.open(path), name)
+
+
+def test_an_array_that_says_it_is_larger_than_any_is_damaged(tmp_path):
+    path = tmp_path / "s"
+    create(path)
+    described = json.loads((path / "quality" / "zarr.json").read_text())
+    described["shape"][0] = 2**40
+    (path / "quality" / "zarr.json").write_text(json.dumps(described))
+    with pytest.raises(StoreError, match="'quality' says it takes more than 2,147,483,648 bytes: it is damaged"):
+        PatchStore.open(path).quality  # noqa: B018
 
 
 def test_a_store_is_never_created_over_another(tmp_path):
     PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
-    with pytest.raises(StoreError, match="there already"):
+    with pytest.raises(StoreError, match=r"s: something is there already, and a store is never written over$"):
         PatchStore.create(tmp_path / "s", grid_of(), classes=CLASSES, quality=QUALITY)
 
 
