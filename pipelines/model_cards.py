@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.models import describe_model, list_models
+from wsi_her2.atomic import text_beside
 from wsi_her2.errors import OutputError
-from wsi_her2.reports.atomic import text_beside
 
 _WORDS = {
     "modality": "stain",

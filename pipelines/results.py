@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.sources import PARTIAL_FOLDER, RESULT_FILE, folder_names, read_result_file
+from wsi_her2.atomic import append_rows, text_beside
 from wsi_her2.errors import ConfigurationError, OutputError
-from wsi_her2.reports.atomic import append_rows, text_beside
 from wsi_her2.reports.reading_ahead import read_ahead
 from wsi_her2.scoring.result import SlideResult
 

@@ -18,6 +18,11 @@ def shortened(said: object, most: int = LONGEST_QUOTE) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def words_of(error: BaseException, most: int = LONGEST_QUOTE) -> str:
+    """What an error of another library says, as part of a message; its kind where it says nothing."""
+    return shortened(error, most) or type(error).__name__
+
+
 class _Described(Protocol):
     """What pydantic's `ValidationError` offers; the library is not needed to say what is wrong."""
 

@@ -18,14 +18,14 @@ from pipelines.run.score import resolve_classifier
 from pipelines.sources import SLIDE_SUFFIXES
 from pipelines.worker.calling import called_from_cells, confusion_of
 from pipelines.worker.cell_fields import cells_of_patch
+from wsi_her2.atomic import text_beside
 from wsi_her2.cells.field import CellCutoffs, CellSettings
-from wsi_her2.cells.scale import CellStrengths, percentages_at, strengths_of
+from wsi_her2.cells.scale import CellStrengths, Percentages, percentages_at, strengths_of
 from wsi_her2.errors import LabProfileError, OutputError, SlideReadError
 from wsi_her2.learning.cell_lab_fit import CellControl, fit_cutoffs
 from wsi_her2.learning.datasets.grades import parse_grade
-from wsi_her2.learning.lab_fit import Control, LabFit, Percentages, fit_gain, fit_stains
+from wsi_her2.learning.lab_fit import Control, LabFit, fit_gain, fit_stains
 from wsi_her2.models.classifier import OTHER, PatchClassifier
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.rule import SCORES, Score

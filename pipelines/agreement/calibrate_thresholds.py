@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 
 from pipelines.agreement.evaluate import compare_run
+from wsi_her2.atomic import text_beside
 from wsi_her2.errors import DatasetError, OutputError
 from wsi_her2.learning.threshold_fit import ThresholdFit, fit_thresholds
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.scoring.rule import SCORES
 
 

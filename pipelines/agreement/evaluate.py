@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from pipelines.agreement.evaluation_page import write_evaluation_page
 from pipelines.results import write_json
+from wsi_her2.atomic import text_beside
 from wsi_her2.errors import DatasetError
 from wsi_her2.learning.agreement import Agreement, ComparedSlide, measure_agreement
 from wsi_her2.learning.datasets.grades import parse_grade
 from wsi_her2.learning.datasets.truth import case_name, is_truth_table, read_slide_labels, read_truth
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.slide_table import guarded, unguarded
 from wsi_her2.scoring.rule import SCORES, Score
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.results import no_results, read_results
-from wsi_her2.reports.atomic import text_beside
+from wsi_her2.atomic import text_beside
 from wsi_her2.reports.palette import Colour
 from wsi_her2.reports.qupath_classes import Names, class_colours
 from wsi_her2.reports.wording import group_in_words

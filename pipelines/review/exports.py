@@ -16,8 +16,8 @@ from pipelines.review.drawing import EXCLUDE, SCORE, as_geojson, parse_drawn, so
 from pipelines.review.journal import DrawnRegions, Review
 from pipelines.run.record import run_config
 from pipelines.sources import REGION_SUFFIXES, folder_names, regions_named
+from wsi_her2.atomic import text_beside
 from wsi_her2.errors import OutputError, RegionsError
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.slide_table import guarded
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.scoring.rule import SCORES, Score

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from wsi_her2.atomic import text_beside
 from wsi_her2.learning.metrics import METRICS, Estimate
 from wsi_her2.learning.pictures import draw_confusion
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.pages import write_page
 
 PUBLISHED = {"binary": (0.97, 1.0), "grades": (0.955, 0.985)}

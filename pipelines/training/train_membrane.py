@@ -12,10 +12,10 @@ from rich.progress import Progress
 
 from pipelines.cluster import available_cores
 from pipelines.fingerprint import software_version
+from wsi_her2.atomic import text_beside
 from wsi_her2.errors import OutputError
 from wsi_her2.learning.membrane import MeasuredPatches, describe, draw_examples, fit_membrane_scorer, join
 from wsi_her2.phantom.composition import LookName
-from wsi_her2.reports.atomic import text_beside
 
 
 class MembraneTraining(BaseModel):

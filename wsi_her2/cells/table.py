@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.atomic import file_beside
 from wsi_her2.cells.field import Cells
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[Any]]]) -> Non
         name: _arrow(np.concatenate([np.zeros(0, dtype), *(field[name] for field in fields)]).astype(dtype))
         for name, dtype in _MEASURED.items()
     }
-    beside = _beside(path)
-    try:
+    with file_beside(path) as beside:
         pq.write_table(pa.table(columns), beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def surroundings(parts: Sequence[Path]) -> npt.NDArray[np.float32]:
@@ -92,25 +89,18 @@ def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iter
     """
     import pyarrow.parquet as pq
 
-    beside = _beside(path)
-    writer = None
-    try:
+    if not parts:
+        return
+    with file_beside(path) as beside, ExitStack() as opened:
+        writer = None
         for part in parts:
             table = _read(part)
             columns = {name: _numpy(table, name) for name in table.column_names}
             columns["tumour"] = columns["surround"] > np.float32(least_surround)
             table = table.append_column("tumour", _arrow(columns["tumour"]))
-            writer = writer or pq.ParquetWriter(beside, table.schema)
+            writer = writer or opened.enter_context(pq.ParquetWriter(beside, table.schema))
             writer.write_table(table)
             yield columns
-        if writer is not None:
-            writer.close()
-            writer = None
-            beside.replace(path)
-    finally:
-        if writer is not None:
-            writer.close()
-        beside.unlink(missing_ok=True)
 
 
 def tumour_cells(path: Path) -> Iterator[dict[str, list[Any]]]:
@@ -159,7 +149,3 @@ def _bits(table: pyarrow.Table, name: str) -> npt.NDArray[np.bool_]:
 
     chunks = [np.from_dlpack(chunk.cast(pa.uint8())) for chunk in table[name].chunks]
     return np.concatenate([np.zeros(0, np.uint8), *chunks]).astype(bool)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")

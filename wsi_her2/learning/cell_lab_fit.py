@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.cells.field import CellCutoffs
-from wsi_her2.learning.lab_fit import GAINS, HeldOut, LabFit, Percentages, called, unlikely
+from wsi_her2.cells.scale import Percentages
+from wsi_her2.learning.lab_fit import GAINS, HeldOut, LabFit, called, unlikely
 from wsi_her2.scoring.rule import SCORES, Score, Thresholds
 
 Float64 = npt.NDArray[np.float64]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.cells.scale import Percentages
 from wsi_her2.errors import StainFitError
 from wsi_her2.scoring.rule import SCORES, Score, Thresholds, apply_rule
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import HEMATOXYLIN_DAB, StainVectors, Vector
 from wsi_her2.slides.stain import StainCorrection, hematoxylin_dab_vectors
 
-Percentages = tuple[float, float, float, float]
 Float64 = npt.NDArray[np.float64]
 
 GAINS = tuple(float(gain) for gain in np.round(np.geomspace(0.3, 3.3, 29), 4))

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from wsi_her2.atomic import write_bytes
 from wsi_her2.errors import DatasetError
 from wsi_her2.learning.datasets.dataset import PARTS, Dataset, Part, label_text
 from wsi_her2.learning.datasets.findings import Finding, few, warning
-from wsi_her2.reports.atomic import write_bytes
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]

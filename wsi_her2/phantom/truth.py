@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsi_her2.atomic import file_beside, text_beside
 from wsi_her2.phantom.cells import COMPLETE_FROM, CellTable
 from wsi_her2.phantom.composition import SCORES, PhantomError, PhantomSpec, Score
 from wsi_her2.phantom.tissue import Architecture, Tissue
@@ -249,11 +248,13 @@ def write_truth(truth: PhantomTruth, cells: CellTable, slide: Path, cell_format:
     truth_path, cells_path = truth_paths(slide, cell_format)
     frame = cell_frame(truth.spec, cells)
     if cell_format == "parquet":
-        _write_beside(cells_path, lambda path: frame.to_parquet(path, index=False, engine="pyarrow"))
+        with file_beside(cells_path) as beside:
+            frame.to_parquet(beside, index=False, engine="pyarrow")
     else:
-        _write_beside(cells_path, lambda path: frame.to_csv(path, index=False, lineterminator="\n"))
-    text = json.dumps(truth.as_dict(slide.name), separators=(",", ":")) + "\n"
-    _write_beside(truth_path, lambda path: path.write_text(text, encoding="utf-8"))
+        with text_beside(cells_path) as stream:
+            frame.to_csv(stream, index=False, lineterminator="\n")
+    with text_beside(truth_path) as stream:
+        stream.write(json.dumps(truth.as_dict(slide.name), separators=(",", ":")) + "\n")
 
 
 def check_cell_format(cell_format: str) -> None:
@@ -262,13 +263,3 @@ def check_cell_format(cell_format: str) -> None:
         raise PhantomError(f"cell_format must be csv or parquet, not {cell_format!r}.")
     if cell_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise PhantomError("Parquet needs pyarrow: pip install pyarrow, or ask for cell_format='csv'.")
-
-
-def _write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under another name first, so that nothing half-written has the final one."""
-    partial = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

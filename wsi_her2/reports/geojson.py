@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from wsi_her2.atomic import text_beside
 from wsi_her2.cells.table import tumour_cells
-from wsi_her2.reports.atomic import text_beside
 from wsi_her2.reports.palette import OTHER, Colour, colour_of
 from wsi_her2.reports.patches import scored_patches, side_px0
 from wsi_her2.reports.qupath_classes import (

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.reports.atomic import write_bytes
+from wsi_her2.atomic import write_bytes
 from wsi_her2.reports.images import encode_png
 from wsi_her2.reports.palette import NOT_SCORED, OTHER, colour_of, in_words, tumour_classes
 from wsi_her2.reports.patches import check_classes, gives_shares, side_px0

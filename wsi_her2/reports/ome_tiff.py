@@ -16,7 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import numpy.typing as npt
 
-from wsi_her2.reports.atomic import file_beside
+from wsi_her2.atomic import file_beside
 from wsi_her2.reports.palette import NOT_SCORED, OTHER, colour_of
 from wsi_her2.reports.patches import gives_shares, side_px0
 from wsi_her2.scoring.proportions import main_classes

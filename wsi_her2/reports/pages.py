@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_her2.reports.atomic import text_beside
+from wsi_her2.atomic import text_beside
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from wsi_her2.reports.atomic import text_beside
+from wsi_her2.atomic import text_beside
 from wsi_her2.reports.patches import scored_patches, side_px0
 from wsi_her2.slides.store import PatchStore
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsi_her2.atomic import write_bytes
 from wsi_her2.models.extras import need
-from wsi_her2.reports.atomic import write_bytes
 from wsi_her2.reports.chart import Chart
 from wsi_her2.reports.heatmap import lay_over
 from wsi_her2.reports.images import within

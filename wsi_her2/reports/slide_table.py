@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_her2.reports.atomic import text_beside
+from wsi_her2.atomic import text_beside
 from wsi_her2.scoring.result import SlideResult, Status
 
 SLIDE_COLUMNS = (

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.errors import SlideReadError, UnsupportedSlide
+from wsi_her2.messages import words_of
 from wsi_her2.slides.location import SlideLocation, SlideUrl
 from wsi_her2.slides.plausibility import MAX_TILE_BYTES
 from wsi_her2.slides.remote import RemoteFile, connection_failures_raised
@@ -141,7 +142,7 @@ class TiffSlideBackend:
             except MemoryError:
                 raise
             except Exception as error:
-                raise UnsupportedSlide(f"tiffslide: {_one_line(error)}") from error
+                raise UnsupportedSlide(f"tiffslide: {words_of(error)}") from error
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read RGB pixels; see `Backend.read`."""
@@ -159,7 +160,7 @@ class TiffSlideBackend:
                     raise
                 raise SlideReadError(f"tiffslide: a tile says it has {shape} values") from error
             except Exception as error:
-                raise SlideReadError(f"tiffslide: {_one_line(error)}") from error
+                raise SlideReadError(f"tiffslide: {words_of(error)}") from error
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise SlideReadError(
                 f"tiffslide: pixels are {pixels.dtype} {'x'.join(map(str, pixels.shape))}, not 8-bit RGB"
@@ -263,8 +264,3 @@ def _openslide_names(properties: Mapping[str, Any]) -> dict[str, str]:
         for key, value in properties.items()
         if value is not None
     }
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:200] or type(error).__name__

@@ -14,7 +14,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_her2.atomic import file_beside
 from wsi_her2.errors import ConfigurationError, HER2Error, OutputError
 
 Pixels = NDArray[np.uint8]
@@ -93,25 +94,20 @@ def write_pyramid(
     sizes = _level_sizes(width, height, levels)
     block_px = _block_size(tile_px)
     encoder = _BlockEncoder(render, tile_px, quality, min(len(sizes), (block_px // tile_px).bit_length()))
-    partial_path = target.with_name(f".{target.name}.part-{os.getpid()}")
     try:
-        with ExitStack() as stack:
+        with file_beside(target) as beside, ExitStack() as stack:
             spools = [
                 _Spool(stack.enter_context(tempfile.TemporaryFile(dir=target.parent)), -(-w // tile_px))
                 for w, _ in sizes
             ]
             _render_levels(encoder, sizes, spools, block_px, workers)
-            _assemble(partial_path, sizes, spools, mpp, tile_px, description)
-        partial_path.replace(target)
+            _assemble(beside, sizes, spools, mpp, tile_px, description)
     except OSError as error:
         if isinstance(error, HER2Error):
             raise
         raise OutputError(
             f"cannot write the slide {target}: {error}. Check the folder and its free space."
         ) from error
-    finally:
-        with suppress(FileNotFoundError):
-            partial_path.unlink()
     return target
 
 

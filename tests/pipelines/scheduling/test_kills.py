@@ -120,6 +120,7 @@ def undisturbed_run(slides: Path, output: Path) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
     slides = draw(tmp_path / "slides", 3)
     undisturbed = undisturbed_run(slides, tmp_path / "undisturbed")

@@ -64,7 +64,7 @@ def test_a_slide_whose_pixels_lie_beside_it_waits_for_them(tmp_path: Path) -> No
 def test_slides_that_come_while_it_watches_are_scored_whole(ihc_slide: Path, tmp_path: Path) -> None:
     folder, output, config = tmp_path / "scanner", tmp_path / "out", tmp_path / "fast.yaml"
     folder.mkdir()
-    config.write_text("compute: {settle_s: 5, workers: 1}\n")
+    config.write_text("compute: {settle_s: 3, workers: 1}\n")
     whole = ihc_slide.read_bytes()
     (folder / "first.tif").write_bytes(whole)
     process = subprocess.Popen(
@@ -80,7 +80,7 @@ def test_slides_that_come_while_it_watches_are_scored_whole(ihc_slide: Path, tmp
             for start in range(0, len(whole), part):
                 stream.write(whole[start : start + part])
                 stream.flush()
-                time.sleep(1)
+                time.sleep(0.6)
         wait_for(output, process, {"first", "second"})
         deadline = time.monotonic() + PATIENCE_S
         while "second" not in (output / "index.html").read_text():

@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import yaml
 
-from tests.pipelines.conftest import PATIENCE_S
+from tests.pipelines.conftest import PATIENCE_S, cli_command
 from wsi_her2.learning.miniature import make_miniatures
 from wsi_her2.models.bundle import read_bundle
 from wsi_her2.models.loading import load_classifier
@@ -97,17 +96,7 @@ def test_equal_settings_make_equal_weights_and_a_killed_training_goes_on_as_if_i
     trained, miniatures, tmp_path
 ):
     config = write(tmp_path / "config.yaml", described(miniatures["published"]))
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "train",
-        str(config),
-        "-o",
-        str(tmp_path / "out"),
-        "--workers",
-        "1",
-    ]
+    command = cli_command("train", config, "-o", tmp_path / "out", "--workers", 1)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + PATIENCE_S
@@ -117,7 +106,7 @@ def test_equal_settings_make_equal_weights_and_a_killed_training_goes_on_as_if_i
     process.wait()
     assert last.exists()
     assert not (tmp_path / "out" / "bundle").exists()
-    subprocess.run(command, check=True, capture_output=True)
+    train(config, tmp_path / "out", workers=1)
     whole, resumed = read_bundle(trained[0] / "bundle"), read_bundle(tmp_path / "out" / "bundle")
     for name, values in whole.weights.items():
         np.testing.assert_allclose(resumed.weights[name], values, atol=1e-5, err_msg=name)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wsi_her2.errors import DatasetError
+from wsi_her2.messages import words_of
 from wsi_her2.slides.backends import RGB, over_white
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -86,9 +87,7 @@ def read_image(path: Path) -> RGB:
         raise
     except Exception as error:
         # Pillow's decoders raise whatever the damage happens to trip over.
-        raise DatasetError(
-            f"{path}: cannot be decoded ({_one_line(error)}); copy it again or remove it"
-        ) from error
+        raise DatasetError(f"{path}: cannot be decoded ({words_of(error)}); copy it again or remove it") from error
 
 
 def inspect_images(paths: Sequence[Path], *, thorough: bool) -> list[InspectedImage]:
@@ -133,9 +132,7 @@ def _size_from_header(path: Path) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception as error:
-        raise DatasetError(
-            f"{path}: cannot be decoded ({_one_line(error)}); copy it again or remove it"
-        ) from error
+        raise DatasetError(f"{path}: cannot be decoded ({words_of(error)}); copy it again or remove it") from error
     _refuse_other(mode, size, path)
     end_mark = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(kind or "")
     if end_mark is not None and end_mark not in _end_of(path):
@@ -177,7 +174,3 @@ def _walked(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                 yield Path(root) / name
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

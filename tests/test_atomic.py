@@ -1,6 +1,6 @@
 import pytest
 
-from wsi_her2.reports.atomic import text_beside, write_bytes
+from wsi_her2.atomic import text_beside, write_bytes
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_nothing_beside(tmp_path):
