@@ -110,8 +110,9 @@ def _colours(densities: Float32) -> Float32:
 
 def _mean_density(patch: RGB) -> Float32:
     """Mean over the channels of optical density: one logarithm of their product, for three that are looked up."""
-    red, green, blue = (np.maximum(channel, 1) for channel in cv2.split(patch))
-    transmitted = cv2.multiply(red, green, dtype=cv2.CV_32F)
+    # Three times as fast as NumPy's; the stubs of OpenCV know no numbers here.
+    red, green, blue = (cv2.max(channel, 1) for channel in cv2.split(patch))  # type: ignore[call-overload]
+    transmitted = np.asarray(cv2.multiply(red, green, dtype=cv2.CV_32F), np.float32)
     transmitted *= blue
     # Whole numbers below 2^24, so that white is exactly 1 after this, and its density 0.
     transmitted /= np.float32(255**3)
