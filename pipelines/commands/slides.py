@@ -142,7 +142,10 @@ def demo(
         call = calls.get(name)
         called = call.score if call is not None else "refused"
         typer.echo(f"  {name:<16} truth {truth:<12} call {called}")
-    typer.echo("Calls are often a class off while DAB is not on a laboratory's own scale: see docs/accuracy.md.")
+    typer.echo(
+        "Calls are often a class off while DAB is not on a laboratory's own scale: `wsi-her2 calibrate --controls` "
+        "makes a profile of it."
+    )
 
 
 def info(slide: SlideArgument, mpp: MppOption = None, as_json: JsonOption = False) -> None:
