@@ -22,7 +22,7 @@ test-slow: $(VENV)/.installed-dev      ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 coverage: $(VENV)/.installed-dev       ## the tests with coverage of lines; fails below 90 %
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+	COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
 
 mutation: $(VENV)/.installed-dev       ## mutants of the rule, the grid and the store: how many do the tests notice; minutes
 	$(BIN)/python -m pip install --quiet "mutmut>=3.8"

@@ -6,6 +6,7 @@ import { announce, by, complain, element, memory } from "./elements.js";
 import { resultOf, stainWords } from "./format.js";
 import { showScale, SlideViewer } from "./viewer.js";
 
+const nextFrame = () => new Promise(requestAnimationFrame);
 const turned = ({ x, y }, degrees) => {
   const angle = (degrees * Math.PI) / 180, [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   return { x: cos * x - sin * y, y: sin * x + cos * y };
@@ -80,8 +81,11 @@ export class Beside {
     this.pairKey = `pair.${this.viewer.slide.row.slide_id}|${slideId}`;
     this.pair = memory.read(this.pairKey) ?? firstGuess(this.viewer.slide, slide);
     await this.other.ready;
-    // Halving the width of the first view is noticed by its viewer only with the next frame.
-    requestAnimationFrame(() => requestAnimationFrame(() => this.#follow()));
+    // Halving the width of the first view is noticed by its viewer only with the next frame; a zoom before that is lost.
+    await nextFrame();
+    await nextFrame();
+    if (this.slideId !== slideId) return;
+    this.#follow();
     announce(`${stainWords(slide.row.stain)} beside, moved together`);
     this.changed();
   }
