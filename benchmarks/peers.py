@@ -339,8 +339,15 @@ def difference(found: Probabilities, expected: Probabilities) -> float:
     return float(np.nanmean(np.abs(found - expected)))
 
 
-def page(sections: Sequence[str], repeats: int) -> str:
+def page(sections: Sequence[str], repeats: int, networks: Sequence[str]) -> str:
     """The figures as Markdown."""
+    exported = (
+        f'The "{NETWORKS[EXPORTED]}" is the TorchScript of `wsi-her2 models export`, in which this package has '
+        "simplified the network: the two rows of a peer show what that gains, and the second what remains to the "
+        "reader, the runtime and the loop. "
+        if EXPORTED in networks
+        else ""
+    )
     lines = [
         "# A patch here and in other tools",
         "",
@@ -355,9 +362,7 @@ def page(sections: Sequence[str], repeats: int) -> str:
         "the white point, measured the quality of each patch and wrote what it found to its store. The peers ran "
         "with their defaults, batches too, but for the workers of their loaders, of which there were none. As "
         f'"{NETWORKS[PUBLISHED]}" they had the network as it was trained, traced to TorchScript: what they would '
-        f'be given by somebody who has trained one. The "{NETWORKS[EXPORTED]}" is the TorchScript of `wsi-her2 '
-        "models export`, in which this package has simplified the network: the two rows of a peer show what that "
-        "gains, and the second what remains to the reader, the runtime and the loop. The ratios of CPU time are "
+        f"be given by somebody who has trained one. {exported}The ratios of CPU time are "
         "those to this package in fp32 and in int8. The difference is the mean absolute one of the probabilities "
         "from those of the same network on the patches as this package reads them, before any correction: of a "
         f"peer it says what its reader changes ({MAX_DIFFERENCE:g} and more is marked), of this package what the "
@@ -433,7 +438,7 @@ def main() -> None:
         if path is None:
             raise SystemExit(f"{name}: no bundle; there are {', '.join(bundled_bundles())}")
         sections.append(compare(read_bundle(path), options))
-    text = page(sections, options.repeats)
+    text = page(sections, options.repeats, options.networks)
     print(text)
     if options.table:
         options.table.write_text(text, encoding="utf-8")
