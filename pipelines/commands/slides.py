@@ -143,8 +143,8 @@ def demo(
         called = call.score if call is not None else "refused"
         typer.echo(f"  {name:<16} truth {truth:<12} call {called}")
     typer.echo(
-        "Calls are often a class off while DAB is not on a laboratory's own scale: `wsi-her2 calibrate --controls` "
-        "makes a profile of it."
+        "Calls are often a class off while DAB is not on a laboratory's own scale: "
+        "`wsi-her2 calibrate --controls` makes a profile of it."
     )
 
 

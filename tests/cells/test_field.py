@@ -34,7 +34,7 @@ def of_density(density, **options):
     return cells
 
 
-@pytest.mark.parametrize(("density", "grade"), [(0.0, 0), (0.045, 1), (0.12, 2), (0.5, 3)])
+@pytest.mark.parametrize(("density", "grade"), [(0.0, 0), (0.05, 1), (0.12, 2), (0.5, 3)])
 def test_closed_membranes_of_rising_density_are_0_1_2_and_3(density, grade):
     assert set(of_density(density).grade.tolist()) == {grade}
 
@@ -54,7 +54,7 @@ def test_a_membrane_that_is_half_there_is_1_however_intense(density):
 
 
 def test_a_short_stretch_of_membrane_is_0():
-    assert set(of_density(0.5, span=(30.0, 75.0)).grade.tolist()) == {0}
+    assert set(of_density(0.5, span=(30.0, 60.0)).grade.tolist()) == {0}
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.32])
@@ -70,7 +70,7 @@ def test_granular_blush_without_membranes_is_not_complete():
     cells = measure_cells(blushing, MPP)
     at_nuclei = np.linalg.norm(cells.xy[:, None] - centres[None], axis=2).argmin(axis=0)
     assert (cells.completeness[at_nuclei] > CellCutoffs().complete_share).all(), "else it would not mislead"
-    assert set(cells.grade[at_nuclei].tolist()) == {1}
+    assert cells.grade[at_nuclei].max() <= 1
 
 
 def test_even_blush_is_0():
@@ -124,9 +124,9 @@ def grade(*strengths, contrast=1.0, blush=0.0, scale=1.0, **cutoffs):
     ("strengths", "expected"),
     [
         ((0.001,) * 8, 0),
-        ((0.015,) * 2 + (0.001,) * 6, 0),
-        ((0.015,) * 3 + (0.001,) * 5, 1),
-        ((0.015,) * 8, 1),
+        ((0.021,) + (0.001,) * 7, 0),
+        ((0.021,) * 2 + (0.001,) * 6, 1),
+        ((0.021,) * 8, 1),
         ((0.2,) * 5 + (0.001,) * 3, 1),
         ((0.03,) * 6 + (0.001,) * 2, 2),
         ((0.2,) * 5 + (0.03,) * 3, 2),
@@ -143,11 +143,19 @@ def test_lines_that_are_no_stronger_than_gaps_are_never_complete():
     assert grade(*(0.2,) * 8, contrast=0.1, least_contrast=0.05) == 3
 
 
-@pytest.mark.parametrize("strength", [0.015, 0.03, 0.2])
-def test_lines_must_stand_out_from_the_cytoplasm_to_stain_at_all(strength):
-    assert grade(*(strength,) * 8, blush=2.4 * strength) == grade(*(strength,) * 8) > 0
+@pytest.mark.parametrize("strength", [0.03, 0.2])
+def test_complete_lines_must_stand_out_from_the_cytoplasm(strength):
+    assert grade(*(strength,) * 8, blush=2.4 * strength) == grade(*(strength,) * 8) > 1
     assert grade(*(strength,) * 8, blush=2.6 * strength) == 0
     assert grade(*(strength,) * 8, blush=2.6 * strength, least_relief=0.0) == grade(*(strength,) * 8)
+
+
+@pytest.mark.parametrize("strength", [0.021, 0.2])
+def test_parts_of_a_line_must_stand_out_more(strength):
+    part = (strength,) * 3 + (0.001,) * 5
+    assert grade(*part, blush=1.4 * strength) == grade(*part) == 1
+    assert grade(*part, blush=1.5 * strength) == 0
+    assert grade(*part, blush=1.5 * strength, least_stained_relief=0.0) == 1
 
 
 @pytest.mark.parametrize("share", [0.01, 0.25, 0.375, 0.5, 0.75, 1.0])

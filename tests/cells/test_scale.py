@@ -20,7 +20,7 @@ def field(density):
     return measure_cells((rgb / 255.0 * ground).round().astype(np.uint8), MPP)
 
 
-@pytest.mark.parametrize(("density", "grade"), [(0.045, 1), (0.12, 2), (0.3, 3)])
+@pytest.mark.parametrize(("density", "grade"), [(0.05, 1), (0.12, 2), (0.3, 3)])
 def test_a_scale_classes_cells_like_dab_of_that_density(density, grade):
     measured = strengths_of([field(0.12)])
     scaled = percentages_at(measured, CUTOFFS, 0.4, 1, density / 0.12)
@@ -29,7 +29,7 @@ def test_a_scale_classes_cells_like_dab_of_that_density(density, grade):
 
 
 def test_percentages_are_of_the_cells_of_all_fields():
-    faint, intense = field(0.045), field(0.5)
+    faint, intense = field(0.05), field(0.5)
     half = intense.where(np.arange(len(intense.xy)) % 2 == 0)
     both = percentages_at(strengths_of([faint, half]), CUTOFFS, 0.4, 1)
     assert both == pytest.approx((0, 200 / 3, 0, 100 / 3))

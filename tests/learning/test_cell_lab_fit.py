@@ -64,7 +64,7 @@ def test_haze_moves_the_faint_border_more_than_the_intense_one():
 
 def test_what_is_no_border_stays():
     found = fit_cutoffs(controls_of(2.0), CUTOFFS).cutoffs
-    for name in ("stained_share", "complete_share", "least_contrast", "least_relief"):
+    for name in ("stained_share", "complete_share", "least_contrast", "least_relief", "least_stained_relief"):
         assert getattr(found, name) == getattr(CUTOFFS, name)
 
 

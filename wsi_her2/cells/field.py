@@ -21,8 +21,7 @@ class CellCutoffs:
 
     Strengths are those of thin lines of DAB (`wsi_her2.models.membrane.measures.ridge_strength`, log10 density):
     about half of what the membrane is denser than what lies beside it. They were chosen by coordinate
-    searches on digital phantoms; `python benchmarks/cells.py --fit` repeats such a search and ends close by, at a
-    faint border of 0.010 along half of the circumference and a relief of 0.35.
+    searches on digital phantoms; `python benchmarks/cells.py --fit` repeats such a search.
 
     Attributes
     ----------
@@ -38,19 +37,22 @@ class CellCutoffs:
         Lines must be stronger than gaps by this much (natural logarithm of the ratio of their medians) for
         complete staining: granular blush is as strong in gaps as in lines.
     least_relief : float
-        Strength of a stretch of membrane that stains, at least as a share of the DAB density of the cytoplasm
-        beside it: blush is granular, and the more there is of it the stronger its grains.
+        Strength of a stretch of complete staining, at least as a share of the DAB density of the cytoplasm beside
+        it: blush is granular, and the more there is of it the stronger its grains.
+    least_stained_relief : float
+        The same for a cell that stains at all: a part of the circumference is more easily all grains.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    faint: float = 0.012
+    faint: float = 0.02
     moderate: float = 0.022
     intense: float = 0.075
-    stained_share: float = 0.375
+    stained_share: float = 0.25
     complete_share: float = 0.75
     least_contrast: float = 0.2
     least_relief: float = 0.4
+    least_stained_relief: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,8 @@ def grade_cells(
     int8 N
         0 to 3.
     """
-    relief = blush * cutoffs.least_relief
-    stained = strength > np.maximum(cutoffs.faint / scale, relief)
-    complete = complete_strength > np.maximum(cutoffs.moderate / scale, relief)
+    stained = strength > np.maximum(cutoffs.faint / scale, blush * cutoffs.least_stained_relief)
+    complete = complete_strength > np.maximum(cutoffs.moderate / scale, blush * cutoffs.least_relief)
     complete &= contrast > cutoffs.least_contrast
     intense = complete & (complete_strength > cutoffs.intense / scale)
     return np.select([intense, complete, stained], [3, 2, 1], 0).astype(np.int8)

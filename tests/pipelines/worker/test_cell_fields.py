@@ -248,7 +248,7 @@ def test_parts_of_other_settings_are_not_taken_over(counted: Path, ihc_slide: Pa
 
 
 @pytest.mark.parametrize(
-    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"faint": 0.02}}, {"review.margin_points": 1.0}]
+    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"faint": 0.03}}, {"review.margin_points": 1.0}]
 )
 def test_settings_of_cells_and_review_change_the_fingerprint(ihc_slide: Path, changed: dict[str, object]) -> None:
     plain = slide_fingerprint(ihc_slide, settings(), "ab", "numpy")
