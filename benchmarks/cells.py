@@ -458,8 +458,9 @@ def main() -> None:
         "Slides with a given share of one class. Bias over them: "
         + ", ".join(f"{grade} {value:+.1f}" for grade, value in zip(SCORES, bias, strict=True))
         + f" points; mean error {np.mean(off):.1f} points. The 90 % intervals hold the truth in "
-        f"{100 * holds:.0f} % of the cases. They allow for the fields that were looked at and for the DAB "
-        "scale of a laboratory that is not known (`cells.scale_deviation`).",
+        f"{100 * holds:.0f} % of the cases. They allow for the fields that were looked at, for the DAB scale of "
+        "a laboratory that is not known (`cells.scale_deviation`) and for cells that are taken for others "
+        "(`cells.class_deviation`, chosen on digital slides of other seeds).",
         "",
         shares_table(rows),
         "",

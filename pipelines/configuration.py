@@ -67,7 +67,8 @@ class CellRunSettings(_Section):
     """Where cells are counted, which of them are tumour cells, and from what staining on they are of which class.
 
     `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. A nucleus is of the tumour if the
-    density around it is at least `tumour_surround` of what is usual around the slide's nuclei.
+    density around it is at least `tumour_surround` of what is usual around the slide's nuclei. The odds of
+    staining at all, completely and intensely are taken to be wrong by `class_deviation`, natural logarithm.
     """
 
     mode: Literal["sample", "all", "none"] = "sample"
@@ -76,6 +77,7 @@ class CellRunSettings(_Section):
     tumour_surround: float = Field(0.4, ge=0, lt=1)
     cutoffs: CellCutoffs = CellCutoffs()
     scale_deviation: ScaleDeviation = ScaleDeviation()
+    class_deviation: float = Field(0.7, ge=0, le=3)
 
 
 class ReviewSettings(_Section):

@@ -75,6 +75,7 @@ def call_settings(config: RunConfig, classifier: PatchClassifier, lab: LabProfil
             min_cells=cells.min_cells,
             cutoffs=cell_cutoffs(config, lab),
             scale_deviation=known.uncalibrated if lab is None else known.calibrated,
+            class_deviation=cells.class_deviation,
         )
     return CallSettings(
         trained=classifier.trained,

@@ -225,6 +225,7 @@ def count_cells(
         nuclei,
         settings.thresholds,
         scale_deviation=counting.scale_deviation,
+        class_deviation=counting.class_deviation,
         sampling=counting.sampling,
         patches=int((cells.within > 0).sum()),
         measured_mm2=float(cells.within.sum()) * (store.grid.patch_px0 * mpp / 1000) ** 2,

@@ -36,6 +36,7 @@ def tumour(middle, spread=0.8, blocks=12, cells=60, deviation=DEVIATION, seed=0)
 def summarise(counts, **options):
     given = {
         "scale_deviation": DEVIATION,
+        "class_deviation": 0.0,
         "sampling": "sample",
         "patches": 20,
         "measured_mm2": 0.5,
@@ -68,9 +69,10 @@ def test_the_call_is_the_rule_over_the_cells():
         )
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.7])
 @pytest.mark.parametrize("middle", [0.008, 0.02, 0.05, 0.15])
-def test_intervals_hold_their_estimate(middle):
-    summary = summarise(tumour(middle))
+def test_intervals_hold_their_estimate(middle, wrong):
+    summary = summarise(tumour(middle), class_deviation=wrong)
     for name, (low, high) in summary.call.intervals.items():
         assert 0 <= low <= summary.call.percentages[name] <= high <= 100
     low, high = summary.complete_interval
@@ -82,6 +84,32 @@ def test_an_unknown_scale_widens_intervals_and_leaves_the_estimate_and_its_confi
     assert known.call.percentages == unknown.call.percentages
     assert known.call.confidence == unknown.call.confidence
     assert np.ptp(unknown.complete_interval) > 2 * np.ptp(known.complete_interval) > 0
+
+
+def test_cells_that_are_taken_for_others_widen_intervals_and_leave_the_estimate_and_its_confidence():
+    sure, unsure = (summarise(tumour(0.03), class_deviation=wrong) for wrong in (0.0, 0.7))
+    assert sure.call.percentages == unsure.call.percentages
+    assert sure.call.confidence == unsure.call.confidence
+    for name, (low, high) in unsure.call.intervals.items():
+        assert np.ptp((low, high)) > np.ptp(sure.call.intervals[name])
+
+
+def test_none_of_many_cells_is_not_none_for_certain():
+    summary = summarise(fixed(*[(100, 0, 0, 0)] * 10), class_deviation=0.7)
+    assert summary.call.intervals["0"] == pytest.approx((98, 100), abs=2)
+    for name in ("1+", "2+", "3+"):
+        low, high = summary.call.intervals[name]
+        assert low == 0
+        assert 0.2 < high < 4
+    low, high = summarise(fixed(*[(0, 0, 0, 100)] * 10), class_deviation=0.7).call.intervals["3+"]
+    assert 90 < low < high
+
+
+def test_odds_are_shifted_by_as_much_either_way():
+    summary = summarise(fixed(*[(50, 50, 0, 0)] * 10), class_deviation=0.7)
+    low, high = summary.call.intervals["0"]
+    # 1.645 deviations of the odds 1 : 1.
+    assert (low, high) == pytest.approx((100 / (1 + np.exp(1.15)), 100 / (1 + np.exp(-1.15))), abs=3)
 
 
 def test_cells_that_differ_from_block_to_block_make_wide_intervals():

@@ -184,6 +184,7 @@ def summary_of(*counts: float, **changed: object) -> CellSummary:
     """What counted cells of these classes say, the same on every DAB scale."""
     given: dict[str, object] = {
         "scale_deviation": 0.3,
+        "class_deviation": 0.0,
         "sampling": "sample",
         "patches": 12,
         "measured_mm2": 0.25,

@@ -20,6 +20,11 @@ Sampling = Literal["sample", "all"]
 SCALES = 15
 """DAB scales that are tried between 4 % and 96 % of what a laboratory may have."""
 
+_LEAST_SHARE = 0.01
+"""Shares far below this are known to about as much: without it, none of many cells would be known for certain."""
+
+_SEED = 20180
+
 
 @dataclass(frozen=True)
 class CellSummary:
@@ -81,6 +86,7 @@ def summarise_cells(
     thresholds: Thresholds,
     *,
     scale_deviation: float,
+    class_deviation: float,
     sampling: Sampling,
     patches: int,
     measured_mm2: float,
@@ -90,10 +96,11 @@ def summarise_cells(
 ) -> CellSummary:
     """Summarise counted cells.
 
-    Intervals hold two errors: of having looked at these fields and no others (spatial resamples), and of the DAB
-    scale of the slide, which differs between laboratories and shifts all cells at once. Each resample takes the
-    cells as they would be classed on one of the tried scales. The confidence of the call is that of the resamples
-    alone.
+    Intervals hold three errors: of having looked at these fields and no others (spatial resamples), of the DAB
+    scale of the slide, which differs between laboratories and shifts all cells at once, and of taking cells for
+    what they are not. Each resample takes the cells as they would be classed on one of the tried scales, and
+    shifts the odds of staining at all, completely and intensely by what they were wrong on digital slides. The
+    confidence of the call is that of the resamples alone.
 
     Parameters
     ----------
@@ -104,6 +111,8 @@ def summarise_cells(
         Of the rule.
     scale_deviation : float
         That the scales were made with.
+    class_deviation : float
+        By how much the odds of each kind of staining are wrong, natural logarithm.
     sampling, patches, measured_mm2
         As in `CellSummary`.
     n_patches, tumour_patches : int
@@ -121,7 +130,7 @@ def summarise_cells(
         [resample(of_scale, _percentages, RESAMPLES // SCALES) for of_scale in counts if of_scale.sum() > 0]
         or [np.zeros((1, len(SCORES) + 1))]
     )
-    low, high = np.percentile(drawn, (5, 95), axis=0)
+    low, high = np.percentile(_misjudged(drawn, class_deviation), (5, 95), axis=0)
     intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     call = call_counts(
         measured,
@@ -154,3 +163,17 @@ def _percentages(totals: Float64) -> Float64:
     """Percent of each class, and of those with complete staining (float64 B x 5), from counts (B x 4)."""
     pct = 100 * totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-12)
     return np.asarray(np.concatenate([pct, pct[:, 2:].sum(axis=1, keepdims=True)], axis=1), np.float64)
+
+
+def _misjudged(drawn: Float64, deviation: float) -> Float64:
+    """Percentages (float64 B x 5, as of `_percentages`) with the odds of each kind of staining shifted."""
+    if deviation == 0:
+        return drawn
+    # At least 1+, at least 2+, 3+.
+    shares = np.cumsum(drawn[:, 3:0:-1], axis=1)[:, ::-1] / 100
+    shares = (shares + _LEAST_SHARE) / (1 + 2 * _LEAST_SHARE)
+    shift = np.random.default_rng(_SEED).normal(0, deviation, shares.shape)
+    odds = shares / (1 - shares) * np.exp(shift)
+    shifted = np.clip(odds / (1 + odds) * (1 + 2 * _LEAST_SHARE) - _LEAST_SHARE, 0, 1)
+    any_staining, complete, intense = 100 * np.minimum.accumulate(shifted, axis=1).T
+    return np.stack([100 - any_staining, any_staining - complete, complete - intense, intense, complete], axis=1)

@@ -25,6 +25,8 @@ class CountingSettings:
         The laboratory's own where its profile has some.
     scale_deviation : float
         Of the DAB scale, natural logarithm.
+    class_deviation : float
+        Of the odds that a cell stains at all, completely and intensely, natural logarithm.
     """
 
     sampling: Literal["sample", "all"]
@@ -32,6 +34,7 @@ class CountingSettings:
     min_cells: int
     cutoffs: CellCutoffs
     scale_deviation: float
+    class_deviation: float
 
 
 @dataclass(frozen=True)

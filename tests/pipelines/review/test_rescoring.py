@@ -174,7 +174,7 @@ def test_from_cells_it_is_near_what_a_run_within_the_regions_gives(
     assert rescored.call is not None
     assert rescored.cells == pytest.approx(again.cells.cells, rel=0.15)
     for name, pct in rescored.call.percentages.items():
-        assert pct.value == pytest.approx(again.call.percentages[name], abs=4)
+        assert pct.value == pytest.approx(again.call.percentages[name], abs=6)
 
 
 @pytest.mark.slow
