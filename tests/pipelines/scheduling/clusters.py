@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+from distributed import Client
 
 from tests.pipelines.conftest import PATIENCE_S
 
@@ -39,6 +40,9 @@ class HandMadeCluster:
         self.start_scheduler()
         for _ in range(self._n_workers):
             self.start_worker()
+        # A run gives up on a scheduler without workers after a while, which a busy machine takes to start them.
+        with Client(self.address) as client:
+            client.wait_for_workers(self._n_workers, timeout=PATIENCE_S)
         return self
 
     def __exit__(
