@@ -45,7 +45,7 @@ FUZZ_SEED ?= 0
 fuzz: $(VENV)/.installed-dev           ## hostile files through what a user would run; FUZZ_COUNT=2000 FUZZ_SEED=0
 	$(BIN)/python -m tests.fuzz $(FUZZ_COUNT) --seed $(FUZZ_SEED) --keep fuzz-out --table docs/fuzz.md
 
-bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are on this machine; half an hour
+bench: $(VENV)/.installed-dev          ## how much work a patch and a slide are on this machine; forty minutes
 	$(BIN)/python benchmarks/pipeline.py -o bench-out --table docs/benchmark.md
 
 bench-sampling: $(VENV)/.installed-dev ## adaptive sampling against full runs on 40 digital slides; half an hour
@@ -57,7 +57,7 @@ bench-scale: $(VENV)/.installed-dev    ## ten thousand simulated slides through 
 bench-review: $(VENV)/.installed-dev   ## how fast the review pages answer, on a large slide; ten minutes
 	$(BIN)/python benchmarks/review.py -o bench-out/review --table docs/review_speed.md
 
-bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; half an hour
+bench-peers: bench                     ## the same patches through other tools, 20 GB of environments; another hour or more
 	$(BIN)/python benchmarks/peers.py bench-out/slides/large-16-18.tif -o bench-out/peers --table docs/peers.md
 
 weights: $(VENV)/.installed-dev        ## train the networks that ship, measure them; four to six hours on two cores

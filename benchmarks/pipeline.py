@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,12 @@ def run_score(slide: Path, case: Case) -> Run:
         started = time.perf_counter()
         with Path(f"{folder}/log").open("w") as log:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, process_group=0)
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except KeyboardInterrupt:
+                # A group of its own, which Ctrl-C does not reach.
+                os.killpg(process.pid, signal.SIGINT)
+                raise
         wall = time.perf_counter() - started
         usages = [usage, *_usages_of_group(process.pid)]
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -208,7 +208,7 @@ def test_a_store_of_another_layout_is_refused(tmp_path):
     described = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())
     described["attributes"]["layout"] = LAYOUT + 1
     (tmp_path / "s.zarr" / "zarr.json").write_text(json.dumps(described))
-    refusal = f"s.zarr: a patch store of layout {LAYOUT + 1}; this version reads layout {LAYOUT}. Run again with "
+    refusal = f"a patch store of layout {LAYOUT + 1}; this version reads layout {LAYOUT}. Run again with --fresh.$"
     with pytest.raises(StoreError, match=refusal):
         PatchStore.open(tmp_path / "s.zarr")
 

@@ -99,7 +99,7 @@ def summarise_cells(
     Intervals hold three errors: of having looked at these fields and no others (spatial resamples), of the DAB
     scale of the slide, which differs between laboratories and shifts all cells at once, and of taking cells for
     what they are not. Each resample takes the cells as they would be classed on one of the tried scales, and
-    shifts the odds of staining at all, completely and intensely by what they were wrong on digital slides. The
+    shifts the odds of staining at all, completely and intensely by what they may be wrong. The
     confidence of the call is that of the resamples alone.
 
     Parameters
