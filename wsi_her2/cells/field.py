@@ -20,9 +20,9 @@ class CellCutoffs:
     """From how much staining on a cell is of which class.
 
     Strengths are those of thin lines of DAB (`wsi_her2.models.membrane.measures.ridge_strength`, log10 density):
-    about half of what the membrane is denser than what lies beside it. They were chosen on digital
-    phantoms by coordinate searches, of which `python benchmarks/cells.py --fit` is one; `faint`, `stained_share` and
-    `least_stained_relief` are milder than where it ends (`docs/cells.md`).
+    about half of what the membrane is denser than what lies beside it. They were chosen on digital phantoms by
+    coordinate searches, of which `python benchmarks/cells.py --fit` is one; where it ends, and that `faint`,
+    `stained_share` and `least_stained_relief` were then set by hand, is in `docs/cells.md`.
 
     Attributes
     ----------
