@@ -393,7 +393,7 @@ def main() -> None:
             "",
             "Written by `python benchmarks/gate.py -o OUT --table docs/gate.md`. Slides that must not be called,",
             "and good ones of all scores, looks and sizes, many with a little pen, dust, a fold, a tear, bubbles",
-            "or a blurred spot. Limits were tuned on other seeds; these were scored once before the last two",
+            "or a blurred spot. Limits were tuned on other seeds; these were scored before the last three",
             "limits on colours were set, so they are not quite untouched. The real slides and pictures are the",
             "few that there are, and were looked at while tuning. Pictures of artefacts are repeated as",
             "in mirrors until they are as large as a slide.",

@@ -56,7 +56,7 @@ class GateLimits:
     min_white_level: float = 140.0
     min_tissue_mm2: float = 0.1
     max_pen_share: float = 0.5
-    max_eosin_share: float = 0.5
+    max_eosin_share: float = 0.25
     min_eosin_share: float = 0.1
     max_foreign_share: float = 0.4
     min_focus: float = 0.11
@@ -237,7 +237,7 @@ def _gate_colours(measured: Float32, modality: str, limits: GateLimits) -> list[
         reasons.append(
             GateReason(
                 "wrong_modality",
-                "the slide is stained with eosin, but the classifier is for IHC: use an H&E classifier",
+                "the slide is stained as with eosin, but the classifier is for IHC: use an H&E classifier",
                 eosin,
                 limits.max_eosin_share,
             )
