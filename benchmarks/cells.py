@@ -1,13 +1,11 @@
 """How well cells are found, classed and counted on digital slides, whose truth is known to the cell.
 
     python benchmarks/cells.py -o OUT [--table docs/cells.md]
-    python benchmarks/cells.py -o OUT --fit
 
-The first scores digital slides with the installed pipeline and compares cells, percentages and calls with the
-truth: slides of every score and look, slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class, and
-slides on which nothing stains. With WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that
-folder. The second fits the cut-offs of `wsi_her2.cells.field.CellCutoffs` on other digital slides and prints
-them. OUT keeps slides and results.
+It scores digital slides with the installed pipeline and compares cells, percentages and calls with the truth:
+slides of every score and look, slides with 0, 2, 5, 8, 12, 20 and 50 % of the cells in each class, and slides on
+which nothing stains. With WSI_HER2_TEST_DATA set it also counts the cells of the real cores in that folder. OUT
+keeps slides and results.
 """
 
 from __future__ import annotations
@@ -16,30 +14,21 @@ import argparse
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.spatial import cKDTree
 
 from pipelines.cluster import available_cores
 from pipelines.configuration import load_config
 from pipelines.run.score import score
-from wsi_her2.cells.field import CellCutoffs, CellSettings, grade_cells, line_contrast, strength_along
-from wsi_her2.cells.nuclei import find_nuclei
-from wsi_her2.cells.rings import Rings, measure_rings
+from wsi_her2.learning.cell_views import MATCH_UM, match_cells
 from wsi_her2.phantom import PhantomSpec, render_phantom
 from wsi_her2.scoring.call import call_slide
 from wsi_her2.scoring.result import SlideResult
 from wsi_her2.scoring.rule import SCORES
-from wsi_her2.slides.density import optical_density, unmix
-from wsi_her2.slides.slide import open_slide
-from wsi_her2.slides.stain import StainCorrection
 from wsi_her2.slides.store import PatchStore
-from wsi_her2.slides.tissue import detect_tissue
 
 Shares = tuple[float, float, float, float]
 
@@ -47,27 +36,7 @@ LOOKS = ("random", "oesophagus_tma", "nanozoomer", "aperio", "bluish")
 SHARES_PCT = (0, 2, 5, 8, 12, 20, 50)
 SIZE_MM = 0.9
 SCORE_SEED, SHARE_SEED, NEGATIVE_SEED = 96_000, 96_200, 96_400
-FIT_SEED, FIT_NEGATIVE_SEED = 7_100, 7_600
 NEGATIVES = 40
-MATCH_UM = 4.0
-
-FIT_SLIDES, FIT_NEGATIVES = 52, 30
-FIT_SIZE_MM, FIT_NEGATIVE_SIZE_MM = 0.8, 0.6
-FIT_SHARES: tuple[Shares, ...] = (
-    (0.96, 0.04, 0.0, 0.0),
-    (0.9, 0.1, 0.0, 0.0),
-    (0.8, 0.2, 0.0, 0.0),
-    (0.5, 0.5, 0.0, 0.0),
-    (0.3, 0.62, 0.08, 0.0),
-    (0.5, 0.38, 0.12, 0.0),
-    (0.3, 0.4, 0.3, 0.0),
-    (0.1, 0.3, 0.6, 0.0),
-    (0.3, 0.3, 0.35, 0.05),
-    (0.2, 0.3, 0.38, 0.12),
-    (0.1, 0.2, 0.4, 0.3),
-    (0.05, 0.1, 0.15, 0.7),
-    (0.02, 0.03, 0.15, 0.8),
-)
 
 
 def specifications() -> dict[str, PhantomSpec]:
@@ -227,21 +196,6 @@ def _field_of(cells: pd.DataFrame, grid: pd.Series, side: int) -> tuple[list[int
     return across, down
 
 
-def match_cells(
-    found: npt.NDArray[np.float64], true: npt.NDArray[np.float64], reach_px: float
-) -> npt.NDArray[np.int64]:
-    """Pair found with true cells, nearest first, each once: index of the true cell, -1 without one (int64 N)."""
-    distance, index = cKDTree(true).query(found, k=min(4, len(true)), distance_upper_bound=reach_px)
-    pairs = np.argwhere(np.isfinite(distance))
-    match = np.full(len(found), -1, np.int64)
-    taken = np.zeros(len(true), bool)
-    for row, column in pairs[np.argsort(distance[tuple(pairs.T)], kind="stable")]:
-        if match[row] < 0 and not taken[index[row, column]]:
-            match[row] = index[row, column]
-            taken[match[row]] = True
-    return match
-
-
 def table(rows: list[Compared]) -> str:
     """Cells by score and by look."""
     lines = [
@@ -332,110 +286,12 @@ def cores(output: Path) -> str | None:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Tumour cells of a slide whose classes are known: their rings (float32 N x 32), contrast and blush."""
-
-    lines: npt.NDArray[np.float32]
-    contrast: npt.NDArray[np.float32]
-    blush: npt.NDArray[np.float32]
-    classes: npt.NDArray[np.int64]
-
-
-def measure(path: Path) -> Measured:
-    """Measure the cells of a whole digital slide and give each its true class."""
-    settings = CellSettings()
-    slide = open_slide(path)
-    mask = detect_tissue(slide)
-    rgb = StainCorrection("white-point", mask.white_point.rgb).apply(slide.read(0, 0, *slide.dimensions))
-    coarse = cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    parts = unmix(optical_density(np.asarray(coarse, np.uint8)))
-    found = find_nuclei(
-        np.ascontiguousarray(parts[..., 0]), np.ascontiguousarray(parts[..., 1]), 2 * slide.mpp, settings.nuclei
-    )
-    xy = (found + 0.5) * 2 - 0.5
-    dab = np.ascontiguousarray(unmix(optical_density(rgb))[..., 1])
-    rings = measure_rings(dab, xy, slide.mpp, settings.rings)
-    true = pd.read_csv(path.with_suffix(".cells.csv"))
-    true = true[true["tissue"] != "fat"]
-    match = match_cells(xy, true[["x", "y"]].to_numpy(float), MATCH_UM / slide.mpp)
-    kept = (match >= 0) & true["counts"].to_numpy()[np.where(match >= 0, match, 0)]
-    rings = Rings(rings.lines[kept], rings.gaps[kept], rings.blush[kept])
-    return Measured(rings.lines, line_contrast(rings), rings.blush, true["her2_class"].to_numpy()[match[kept]])
-
-
-_TRIED: dict[str, npt.NDArray[np.float64]] = {
-    "faint": np.linspace(0.006, 0.030, 13),
-    "moderate": np.linspace(0.010, 0.040, 16),
-    "intense": np.linspace(0.035, 0.090, 12),
-    "stained_share": np.array([5, 8, 12, 16, 20, 24]) / 32,
-    "complete_share": np.array([20, 22, 24, 27, 29]) / 32,
-    "least_contrast": np.linspace(-0.6, 0.6, 13),
-    "least_relief": np.linspace(0.0, 1.0, 21),
-    "least_stained_relief": np.linspace(0.0, 1.2, 25),
-}
-
-
-_START = CellCutoffs(0.012, 0.022, 0.06, 0.5, 0.75, -0.6, 0.0, 0.0)
-
-
-def fit(folder: Path) -> CellCutoffs:
-    """Cut-offs by coordinate search: share of cells of the right class, less errors of the percentages.
-
-    On more than a third of the slides nothing stains: haze on these is what is most easily taken for 1+.
-    """
-    specs = {
-        f"fit_{number:02d}": PhantomSpec(
-            score=None,
-            class_fractions=FIT_SHARES[number % len(FIT_SHARES)],
-            look=LOOKS[number % len(LOOKS)],  # type: ignore[arg-type]
-            seed=FIT_SEED + number,
-            width_mm=FIT_SIZE_MM,
-            height_mm=FIT_SIZE_MM,
-        )
-        for number in range(FIT_SLIDES)
-    } | {
-        f"negfit_{number:02d}": unstained(number, FIT_NEGATIVE_SEED, FIT_NEGATIVE_SIZE_MM)
-        for number in range(FIT_NEGATIVES)
-    }
-    with ProcessPoolExecutor(available_cores()) as pool:
-        measured = list(pool.map(measure, draw(folder, specs)))
-
-    def goodness(cutoffs: CellCutoffs) -> float:
-        total = 0.0
-        for slide in measured:
-            strength, complete = (
-                strength_along(slide.lines, share) for share in (cutoffs.stained_share, cutoffs.complete_share)
-            )
-            grades = grade_cells(strength, complete, slide.contrast, slide.blush, cutoffs)
-            complete_off, stained_off = (
-                100 * abs(float((grades > below).mean()) - float((slide.classes > below).mean()))
-                for below in (1, 0)
-            )
-            total += float((grades == slide.classes).mean()) - 0.004 * complete_off - 0.002 * stained_off
-        return total / len(measured)
-
-    best = _START
-    reached = goodness(best)
-    for _ in range(3):
-        for name, values in _TRIED.items():
-            for value in values:
-                tried = replace(best, **{name: round(float(value), 4)})
-                if goodness(tried) > reached:
-                    best, reached = tried, goodness(tried)
-    return best
-
-
 def main() -> None:
-    """Draw, score, compare, print; or fit."""
+    """Draw, score, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--table", type=Path, help="Markdown page to write")
-    parser.add_argument("--fit", action="store_true", help="fit the cut-offs instead")
     arguments = parser.parse_args()
-    if arguments.fit:
-        print(json.dumps(asdict(fit(arguments.output / "fit")), indent=2))
-        return
     slides, results = arguments.output / "slides", arguments.output / "results"
     run = score(draw(slides, specifications()), results, load_config(None), fresh=True)
     rows = [row for result in run.results if (row := compare(result, results, slides)) is not None]

@@ -20,7 +20,7 @@ from pipelines.worker.calling import called_from_cells, confusion_of
 from pipelines.worker.cell_fields import cells_of_patch
 from wsi_her2.atomic import text_beside
 from wsi_her2.cells.field import CellCutoffs, CellSettings
-from wsi_her2.cells.scale import CellStrengths, Percentages, percentages_at, strengths_of
+from wsi_her2.cells.scale import CellMargins, Percentages, margins_of, percentages_at
 from wsi_her2.errors import LabProfileError, OutputError, SlideReadError
 from wsi_her2.learning.cell_lab_fit import CellControl, fit_cutoffs
 from wsi_her2.learning.datasets.grades import parse_grade
@@ -184,14 +184,14 @@ def _cell_control(
     stains: StainVectors,
     mpp: float | None,
 ) -> CellControl:
-    """Count the cells of a control once; strengths are proportional to DAB, so any cut-offs can follow."""
+    """Count the cells of a control once; any cut-offs can follow from the margins."""
     glass, hues = StainCorrection("white-point", control.white), scaled_correction(control.white, stains, 1.0)
     with _opened(path, mpp) as slide:
         grid = plan_patches(slide, detect_tissue(slide), classifier.patch_px, classifier.mpp)
         places = _tumour_places(slide, grid, classifier, glass)
         plain, turned = (_cells(slide, grid, places, stain) for stain in (glass, hues))
 
-    def with_cutoffs(cells: CellStrengths, cutoffs: CellCutoffs) -> Percentages | None:
+    def with_cutoffs(cells: CellMargins, cutoffs: CellCutoffs) -> Percentages | None:
         return percentages_at(cells, cutoffs, config.cells.tumour_surround, config.cells.min_cells)
 
     return CellControl(
@@ -219,9 +219,9 @@ def _tumour_places(
 
 def _cells(
     slide: Slide, grid: PatchGrid, places: Sequence[tuple[int, int]], stain: StainCorrection
-) -> CellStrengths:
+) -> CellMargins:
     found = [cells_of_patch(slide, grid, place, stain, CellSettings()) for place in places]
-    return strengths_of([field[0] for field in found if field is not None])
+    return margins_of([field[0] for field in found if field is not None])
 
 
 def _files(folder: Path) -> list[tuple[Path, Score]]:

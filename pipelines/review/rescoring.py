@@ -21,7 +21,7 @@ from pipelines.results import STORE
 from pipelines.review.drawing import sorted_drawn
 from pipelines.worker.calling import Called, call_store
 from pipelines.worker.cell_fields import CELL_TABLE, FieldCells, choose_fields
-from wsi_her2.cells.table import cell_columns
+from wsi_her2.cells.table import MARGINS, cell_columns
 from wsi_her2.reports.wording import margin_in_words
 from wsi_her2.scoring.call import SlideCall
 from wsi_her2.scoring.gate import gate_overview
@@ -31,7 +31,7 @@ from wsi_her2.slides.regions import Region, RegionNames, contains, what_counts
 from wsi_her2.slides.store import PatchStore
 from wsi_her2.slides.tissue import TissueMask, tissue_mask
 
-_COLUMNS = ("x", "y", "patch", "tumour", "strength", "complete_strength", "contrast", "blush")
+_COLUMNS = ("x", "y", "patch", "tumour", *MARGINS)
 
 
 class _Answer(BaseModel):

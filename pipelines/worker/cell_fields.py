@@ -19,7 +19,7 @@ from pipelines.configuration import CellRunSettings
 from wsi_her2.cells.field import Cells, CellSettings, grade_cells, measure_cells
 from wsi_her2.cells.scale import least_surround
 from wsi_her2.cells.summary import CellSummary, summarise_cells, tried_scales
-from wsi_her2.cells.table import join_parts, rows_of, surroundings, write_part
+from wsi_her2.cells.table import MARGINS, join_parts, rows_of, surroundings, write_part
 from wsi_her2.errors import SlideReadError
 from wsi_her2.models.classifier import OTHER
 from wsi_her2.reports.patches import gives_shares
@@ -212,10 +212,9 @@ def count_cells(
         tumour = part["tumour"]
         nuclei += len(tumour)
         blocks = block_of_patch[part["patch"][tumour]]
-        measures = ("strength", "complete_strength", "contrast", "blush")
-        strength, complete_strength, contrast, blush = (part[name][tumour] for name in measures)
+        margins = np.stack([part[name][tumour] for name in MARGINS], axis=1)
         for of_scale, scale in zip(counts, scales.tolist(), strict=True):
-            grades = grade_cells(strength, complete_strength, contrast, blush, counting.cutoffs, scale)
+            grades = grade_cells(margins, counting.cutoffs, scale)
             np.add.at(of_scale, (blocks, grades), 1)
     held = counts[0].sum(axis=1) > 0
     if counts[0].sum() < counting.min_cells:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cells.conftest import picture, tissue
 from wsi_her2.cells.field import CellCutoffs, measure_cells
-from wsi_her2.cells.scale import least_surround, percentages_at, strengths_of
+from wsi_her2.cells.scale import least_surround, margins_of, percentages_at
 
 MPP = 0.25
 CUTOFFS = CellCutoffs()
@@ -22,16 +22,16 @@ def field(density):
 
 @pytest.mark.parametrize(("density", "grade"), [(0.05, 1), (0.12, 2), (0.3, 3)])
 def test_a_scale_classes_cells_like_dab_of_that_density(density, grade):
-    measured = strengths_of([field(0.12)])
+    measured = margins_of([field(0.12)])
     scaled = percentages_at(measured, CUTOFFS, 0.4, 1, density / 0.12)
-    assert scaled == percentages_at(strengths_of([field(density)]), CUTOFFS, 0.4, 1)
+    assert scaled == percentages_at(margins_of([field(density)]), CUTOFFS, 0.4, 1)
     assert scaled[grade] == 100
 
 
 def test_percentages_are_of_the_cells_of_all_fields():
     faint, intense = field(0.05), field(0.5)
     half = intense.where(np.arange(len(intense.xy)) % 2 == 0)
-    both = percentages_at(strengths_of([faint, half]), CUTOFFS, 0.4, 1)
+    both = percentages_at(margins_of([faint, half]), CUTOFFS, 0.4, 1)
     assert both == pytest.approx((0, 200 / 3, 0, 100 / 3))
 
 
@@ -40,20 +40,16 @@ def test_nuclei_with_little_around_them_do_not_count():
     alone = np.arange(len(cells.xy)) < 4
     mixed = replace(cells, surround=np.where(alone, 0.01, 0.1).astype(np.float32))
     assert least_surround(mixed.surround, 0.4) == pytest.approx(0.04)
-    bare = replace(cells, strength=np.where(alone, 0, cells.strength).astype(np.float32))
-    unstained = replace(
-        bare,
-        complete_strength=np.where(alone, 0, cells.complete_strength).astype(np.float32),
-        surround=mixed.surround,
-    )
-    assert percentages_at(strengths_of([unstained]), CUTOFFS, 0.4, 1)[3] == 100
-    assert percentages_at(strengths_of([unstained]), CUTOFFS, 0.0, 1)[3] < 100
+    bare = np.where(alone[:, None], 0, cells.margins).astype(np.float32)
+    unstained = replace(cells, margins=bare, surround=mixed.surround)
+    assert percentages_at(margins_of([unstained]), CUTOFFS, 0.4, 1)[3] == 100
+    assert percentages_at(margins_of([unstained]), CUTOFFS, 0.0, 1)[3] < 100
 
 
 def test_with_too_few_cells_there_are_no_percentages():
-    cells = strengths_of([field(0.5)])
-    count = len(cells.strength)
+    cells = margins_of([field(0.5)])
+    count = len(cells.surround)
     assert percentages_at(cells, CUTOFFS, 0.0, count) is not None
     assert percentages_at(cells, CUTOFFS, 0.0, count + 1) is None
-    assert percentages_at(strengths_of([]), CUTOFFS, 0.4, 0) is None
+    assert percentages_at(margins_of([]), CUTOFFS, 0.4, 0) is None
     assert least_surround(np.zeros(0, np.float32), 0.4) == 0.0

@@ -23,12 +23,12 @@ def tumour(middle, spread=0.8, blocks=12, cells=60, deviation=DEVIATION, seed=0)
     """Counts of cells whose strengths scatter log-normally around a middle, classed on each scale."""
     rng = np.random.default_rng(seed)
     complete = np.exp(rng.normal(np.log(middle), spread, (blocks, cells))).astype(np.float32)
-    strength = (complete * rng.uniform(1, 2, complete.shape)).astype(np.float32)
+    stained = complete * rng.uniform(1, 2, complete.shape)
+    margins = np.stack([stained / 0.02, complete / 0.022, complete / 0.075], axis=-1).astype(np.float32)
     counts = np.zeros((SCALES, blocks, 4))
     for number, scale in enumerate(tried_scales(deviation).tolist()):
         for block in range(blocks):
-            contrast, blush = np.ones(cells, np.float32), np.zeros(cells, np.float32)
-            grades = grade_cells(strength[block], complete[block], contrast, blush, CellCutoffs(), scale)
+            grades = grade_cells(margins[block], CellCutoffs(), scale)
             counts[number, block] = np.bincount(grades, minlength=4)
     return counts
 

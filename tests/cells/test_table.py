@@ -17,10 +17,11 @@ COLUMNS = {
     "y": "int32",
     "patch": "int32",
     "her2_class": "int8",
+    "stained_margin": "float",
+    "complete_margin": "float",
+    "intense_margin": "float",
     "completeness": "float",
     "strength": "float",
-    "complete_strength": "float",
-    "contrast": "float",
     "blush": "float",
     "surround": "float",
     "tumour": "bool",
@@ -31,7 +32,11 @@ def field(count, seed=0):
     """A field of cells that lie anywhere, of any class."""
     rng = np.random.default_rng(seed)
     measured = {part.name: rng.random(count).astype(np.float32) for part in fields(Cells)}
-    places = {"xy": rng.uniform(0, 400, (count, 2)), "grade": rng.integers(0, 4, count).astype(np.int8)}
+    places = {
+        "xy": rng.uniform(0, 400, (count, 2)),
+        "grade": rng.integers(0, 4, count).astype(np.int8),
+        "margins": rng.random((count, 3)).astype(np.float32),
+    }
     return Cells(**(measured | places))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsi_her2.cells.field import CellCutoffs
-from wsi_her2.cells.scale import CellStrengths, percentages_at
+from wsi_her2.cells.scale import CellMargins, percentages_at
 from wsi_her2.learning.cell_lab_fit import CellControl, fit_cutoffs
 from wsi_her2.scoring.rule import SCORES
 
@@ -16,7 +16,9 @@ MIXES = {
     "3+": (0.04, 0.08, 0.18, 0.7),
 }
 TYPICAL = (0.006, 0.017, 0.042, 0.125)
-"""Strengths in the middle of each class on the scale of the cut-offs."""
+"""Strengths in the middle of each class."""
+BORDERS = np.array([0.011, 0.027, 0.075], np.float32)
+"""Strengths between the classes."""
 
 
 def cells_of(score, gain, haze=1.0, count=1000):
@@ -26,8 +28,7 @@ def cells_of(score, gain, haze=1.0, count=1000):
     typical = np.array(TYPICAL)
     typical[0] *= haze
     strength = (gain * typical[classes] * np.exp(0.12 * rng.standard_normal(count))).astype(np.float32)
-    contrast = np.where(classes >= 2, 0.6, 0.1).astype(np.float32)
-    return CellStrengths(strength, strength, contrast, np.zeros(count, np.float32), np.ones(count, np.float32))
+    return CellMargins(strength[:, None] / BORDERS, np.ones(count, np.float32))
 
 
 def controls_of(gain, haze=1.0, scores=SCORES):
@@ -52,20 +53,14 @@ def test_controls_on_another_scale_are_called_what_they_are_once_the_gain_is_fit
         assert found.fit.helped
 
 
-def test_haze_moves_the_faint_border_more_than_the_intense_one():
+def test_haze_moves_the_first_border_more_than_the_intense_one():
     clear, hazy = (fit_cutoffs(controls_of(1.0, haze), CUTOFFS) for haze in (1.0, 1.6))
     assert hazy.fit.calls == SCORES
     moved = [
         getattr(hazy.cutoffs, border) * hazy.fit.gain / (getattr(clear.cutoffs, border) * clear.fit.gain)
-        for border in ("faint", "intense")
+        for border in ("stained", "intense")
     ]
     assert moved[0] > max(1.0, moved[1])
-
-
-def test_what_is_no_border_stays():
-    found = fit_cutoffs(controls_of(2.0), CUTOFFS).cutoffs
-    for name in ("stained_share", "complete_share", "least_contrast", "least_relief", "least_stained_relief"):
-        assert getattr(found, name) == getattr(CUTOFFS, name)
 
 
 def test_every_control_is_called_once_by_a_fit_that_did_not_see_it():

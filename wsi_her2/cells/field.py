@@ -9,61 +9,52 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsi_her2.cells.grading import CellViews, cell_margins, load_grader
 from wsi_her2.cells.nuclei import NucleusSettings, find_nuclei
-from wsi_her2.cells.rings import Rings, RingSettings, measure_rings
+from wsi_her2.cells.rings import RingSettings, measure_rings
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import Float32, optical_density, unmix
 
 
 @dataclass(frozen=True)
 class CellCutoffs:
-    """From how much staining on a cell is of which class.
+    """From which margin on a cell is of which class; see `wsi_her2.cells.grading`.
 
-    Strengths are those of thin lines of DAB (`wsi_her2.models.membrane.measures.ridge_strength`, log10 density):
-    about half of what the membrane is denser than what lies beside it. They were chosen on digital phantoms by
-    coordinate searches, of which `python benchmarks/cells.py --fit` is one; where it ends, and that `faint`,
-    `stained_share` and `least_stained_relief` were then set by hand, is in `docs/cells.md`.
+    1 is where the network has its border. A laboratory whose DAB is twice as strong needs margins twice as large.
 
     Attributes
     ----------
-    faint, moderate, intense : float
-        Strength from which on a stretch of membrane stains at all, moderately, intensely.
-    stained_share : float
-        A cell stains at all if at least this share of its circumference is faint or more.
-    complete_share : float
-        Staining is complete if at least this share of the circumference is moderate or more, and intense and
-        complete if as much of it is intense. A ray now and then passes between the pixels of a membrane, hence not
-        all of it.
-    least_contrast : float
-        Lines must be stronger than gaps by this much (natural logarithm of the ratio of their medians) for
-        complete staining: granular blush is as strong in gaps as in lines.
-    least_relief : float
-        Strength of a stretch of complete staining, at least as a share of the DAB density of the cytoplasm beside
-        it: blush is granular, and the more there is of it the stronger its grains.
-    least_stained_relief : float
-        The same for a cell that stains at all: a part of the circumference is more easily all grains.
+    stained, complete, intense : float
+        Margin from which a cell stains at all, completely, intensely and completely.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    faint: float = 0.02
-    moderate: float = 0.022
-    intense: float = 0.075
-    stained_share: float = 0.25
-    complete_share: float = 0.75
-    least_contrast: float = 0.2
-    least_relief: float = 0.4
-    least_stained_relief: float = 0.7
+    stained: float = 1.0
+    complete: float = 1.0
+    intense: float = 1.0
 
 
 @dataclass(frozen=True)
 class CellSettings:
-    """How cells are found and measured."""
+    """How cells are found and measured.
+
+    Attributes
+    ----------
+    finest_mpp : float
+        Fields are read no finer than this, um/px.
+    nuclei : NucleusSettings
+    rings : RingSettings
+    cutoffs : CellCutoffs
+    moderate : float
+        Strength of a thin line of DAB from which on it counts for `Cells.completeness`, log10 density.
+    """
 
     finest_mpp: float = 0.25
     nuclei: NucleusSettings = field(default_factory=NucleusSettings)
     rings: RingSettings = field(default_factory=RingSettings)
     cutoffs: CellCutoffs = field(default_factory=CellCutoffs)
+    moderate: float = 0.022
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +67,13 @@ class Cells:
         Centres of the nuclei, pixels of the field.
     grade : int8 N
         0 to 3, as if each were a tumour cell.
+    margins : float32 N x 3
+        By what factor it lies beyond the borders of staining at all, completely and intensely.
     completeness : float32 N
         Share of the circumference that stains moderately or more, 0 to 1.
     strength : float32 N
-        Strength that as much of the circumference reaches as makes a cell stained, log10 density.
-    complete_strength : float32 N
-        Strength that as much of the circumference reaches as makes staining complete.
-    contrast : float32 N
-        Natural logarithm of the ratio of the median line to the median gap.
+        Strength that a quarter of the circumference reaches, log10 density: about half of what the membrane is
+        denser than what lies beside it.
     blush : float32 N
         DAB density of the cytoplasm.
     surround : float32 N
@@ -93,10 +83,9 @@ class Cells:
 
     xy: npt.NDArray[np.float64]
     grade: npt.NDArray[np.int8]
+    margins: Float32
     completeness: Float32
     strength: Float32
-    complete_strength: Float32
-    contrast: Float32
     blush: Float32
     surround: Float32
 
@@ -121,28 +110,42 @@ def measure_cells(rgb: RGB, mpp: float, settings: CellSettings | None = None) ->
     Cells whose surroundings reach beyond the field are measured on what there is; leave a margin of 12 um.
     """
     settings = settings or CellSettings()
+    xy, views = view_cells(rgb, mpp, settings)
+    margins = cell_margins(load_grader(), views)
+    return Cells(
+        xy=xy,
+        grade=grade_cells(margins, settings.cutoffs),
+        margins=margins,
+        completeness=(views.rings.lines > settings.moderate).mean(axis=1).astype(np.float32),
+        strength=strength_along(views.rings.lines, _STRENGTH_SHARE),
+        blush=views.rings.blush,
+        surround=views.surround,
+    )
+
+
+def view_cells(
+    rgb: RGB, mpp: float, settings: CellSettings | None = None
+) -> tuple[npt.NDArray[np.float64], CellViews]:
+    """Find the cells of a field, and what lies around each; parameters as of `measure_cells`.
+
+    Returns
+    -------
+    xy : float64 N x 2
+        Centres of the nuclei, pixels of the field.
+    views : CellViews
+    """
+    settings = settings or CellSettings()
     coarse = _at_scale(rgb, mpp, settings.nuclei.mpp)
     factor_x, factor_y = rgb.shape[1] / coarse.shape[1], rgb.shape[0] / coarse.shape[0]
     coarse_mpp = mpp * factor_x
     coarse_density = optical_density(coarse)
-    hematoxylin, coarse_dab, _ = (np.ascontiguousarray(part) for part in np.moveaxis(unmix(coarse_density), 2, 0))
-    found = find_nuclei(hematoxylin, coarse_dab, coarse_mpp, settings.nuclei)
+    coarse_blue, coarse_dab, _ = (np.ascontiguousarray(part) for part in np.moveaxis(unmix(coarse_density), 2, 0))
+    found = find_nuclei(coarse_blue, coarse_dab, coarse_mpp, settings.nuclei)
     xy = (found + 0.5) * (factor_x, factor_y) - 0.5
-    dab = np.ascontiguousarray(unmix(optical_density(rgb))[..., 1])
-    rings = measure_rings(dab, xy, mpp, settings.rings)
-    cutoffs = settings.cutoffs
-    strength, complete_strength = (
-        strength_along(rings.lines, share) for share in (cutoffs.stained_share, cutoffs.complete_share)
-    )
-    contrast = line_contrast(rings)
-    return Cells(
-        xy=xy,
-        grade=grade_cells(strength, complete_strength, contrast, rings.blush, cutoffs),
-        completeness=(rings.lines > cutoffs.moderate).mean(axis=1).astype(np.float32),
-        strength=strength,
-        complete_strength=complete_strength,
-        contrast=contrast,
-        blush=rings.blush,
+    blue, dab, _ = (np.ascontiguousarray(part) for part in np.moveaxis(unmix(optical_density(rgb)), 2, 0))
+    return xy, CellViews(
+        xy_um=xy * mpp,
+        rings=measure_rings(dab, xy, mpp, settings.rings, hematoxylin=blue),
         surround=_surround(coarse_density.mean(axis=2), found, coarse_mpp),
     )
 
@@ -154,25 +157,12 @@ def strength_along(lines: Float32, share: float) -> Float32:
     return np.asarray(np.sort(lines, axis=1)[:, directions - needed], np.float32)
 
 
-def line_contrast(rings: Rings) -> Float32:
-    """Natural logarithm (float32 N) of the ratio of the median line to the median gap."""
-    lines, gaps = (np.median(part, axis=1) + np.float32(_FLOOR) for part in (rings.lines, rings.gaps))
-    return np.asarray(np.log(lines / gaps), np.float32)
-
-
-def grade_cells(
-    strength: Float32,
-    complete_strength: Float32,
-    contrast: Float32,
-    blush: Float32,
-    cutoffs: CellCutoffs,
-    scale: float = 1.0,
-) -> npt.NDArray[np.int8]:
+def grade_cells(margins: Float32, cutoffs: CellCutoffs, scale: float = 1.0) -> npt.NDArray[np.int8]:
     """Class of each cell.
 
     Parameters
     ----------
-    strength, complete_strength, contrast, blush : float32 N
+    margins : float32 N x 3
         As in `Cells`.
     cutoffs : CellCutoffs
     scale : float
@@ -183,15 +173,11 @@ def grade_cells(
     int8 N
         0 to 3.
     """
-    stained = strength > np.maximum(cutoffs.faint / scale, blush * cutoffs.least_stained_relief)
-    complete = complete_strength > np.maximum(cutoffs.moderate / scale, blush * cutoffs.least_relief)
-    complete &= contrast > cutoffs.least_contrast
-    intense = complete & (complete_strength > cutoffs.intense / scale)
-    return np.select([intense, complete, stained], [3, 2, 1], 0).astype(np.int8)
+    borders = np.array([cutoffs.stained, cutoffs.complete, cutoffs.intense]) / scale
+    return np.asarray(np.logical_and.accumulate(margins > borders, axis=1).sum(axis=1), np.int8)
 
 
-_FLOOR = 1e-3
-"""Strength below which nothing is told from the sensor's noise."""
+_STRENGTH_SHARE = 0.25
 
 _SURROUND_UM = (5.5, 7.5)
 _SURROUND_RAYS = 16

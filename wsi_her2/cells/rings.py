@@ -60,15 +60,27 @@ class Rings:
         Strength of the strongest thin line of DAB on each ray, and of the strongest thin gap; log10 density.
     blush : float32 N
         DAB density of the cytoplasm: the median over the rays of the smallest on each; not below 0.
+    rays : float32 N x DIRECTIONS x steps x 3
+        What lies on each ray from its beginning outwards: strength of a thin line of DAB, density of DAB and of
+        hematoxylin.
+    reach_um : float32 N x DIRECTIONS
+        How far from the nucleus the middle of each ray lies.
     """
 
     lines: Float32
     gaps: Float32
     blush: Float32
+    rays: Float32
+    reach_um: Float32
 
 
 def measure_rings(
-    dab: Float32, nuclei: npt.NDArray[np.float64], mpp: float, settings: RingSettings | None = None
+    dab: Float32,
+    nuclei: npt.NDArray[np.float64],
+    mpp: float,
+    settings: RingSettings | None = None,
+    *,
+    hematoxylin: Float32 | None = None,
 ) -> Rings:
     """Measure the membranes of a field.
 
@@ -81,11 +93,14 @@ def measure_rings(
     mpp : float
         Scale of `dab`, um/px.
     settings : RingSettings, optional
+    hematoxylin : float32 H x W, optional
+        Its density; none by default.
     """
     settings = settings or RingSettings()
     if len(nuclei) == 0:
         nothing = np.zeros((0, DIRECTIONS), np.float32)
-        return Rings(nothing, nothing, np.zeros(0, np.float32))
+        no_rays = np.zeros((0, DIRECTIONS, settings.steps, 3), np.float32)
+        return Rings(nothing, nothing, np.zeros(0, np.float32), no_rays, nothing)
     angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     border_px = _way_to_border(nuclei, rays, settings, mpp)
@@ -93,10 +108,14 @@ def measure_rings(
     radius_px = np.maximum(border_px[..., None] * steps, settings.nearest_um / mpp)
     places = nuclei[:, None, None, :] + radius_px[..., None] * rays[None, :, None, :]
     sigma = (settings.line_um / mpp,)
+    lines, density = _on_rays(ridge_strength(dab, sigma), places), _on_rays(dab, places)
+    blue = np.zeros_like(density) if hematoxylin is None else _on_rays(hematoxylin, places)
     return Rings(
-        lines=_on_rays(ridge_strength(dab, sigma), places).max(axis=2),
+        lines=lines.max(axis=2),
         gaps=_on_rays(ridge_strength(-dab, sigma), places).max(axis=2),
-        blush=np.maximum(np.median(_on_rays(dab, places).min(axis=2), axis=1), 0).astype(np.float32),
+        blush=np.maximum(np.median(density.min(axis=2), axis=1), 0).astype(np.float32),
+        rays=np.stack([lines, density, blue], axis=-1),
+        reach_um=(radius_px.mean(axis=2) * mpp).astype(np.float32),
     )
 
 

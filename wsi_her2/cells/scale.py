@@ -1,4 +1,4 @@
-"""Measured cells on any DAB scale: strengths are proportional to it, so classes follow without measuring again."""
+"""Measured cells on any DAB scale: margins are factors on it, so classes follow without measuring again."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_her2.cells.field import CellCutoffs, Cells, grade_cells
+from wsi_her2.cells.grading import BORDERS
 from wsi_her2.slides.density import Float32
 
 Percentages = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class CellStrengths:
-    """What decides the classes of cells; fields as of `wsi_her2.cells.field.Cells`, float32 N."""
+class CellMargins:
+    """What decides the classes of cells.
 
-    strength: Float32
-    complete_strength: Float32
-    contrast: Float32
-    blush: Float32
+    Attributes
+    ----------
+    margins : float32 N x 3
+    surround : float32 N
+        As of `wsi_her2.cells.field.Cells`.
+    """
+
+    margins: Float32
     surround: Float32
 
 
-def strengths_of(fields: Sequence[Cells]) -> CellStrengths:
+def margins_of(fields: Sequence[Cells]) -> CellMargins:
     """Of the cells of some fields together."""
-    empty = np.zeros(0, np.float32)
-    return CellStrengths(
-        *(
-            np.concatenate([empty, *(getattr(cells, name) for cells in fields)]).astype(np.float32)
-            for name in ("strength", "complete_strength", "contrast", "blush", "surround")
-        )
+    return CellMargins(
+        np.concatenate([np.zeros((0, len(BORDERS)), np.float32), *(cells.margins for cells in fields)]),
+        np.concatenate([np.zeros(0, np.float32), *(cells.surround for cells in fields)]),
     )
 
 
@@ -41,13 +43,13 @@ def least_surround(surround: Float32, share: float) -> float:
 
 
 def percentages_at(
-    cells: CellStrengths, cutoffs: CellCutoffs, tumour_surround: float, min_cells: int, scale: float = 1.0
+    cells: CellMargins, cutoffs: CellCutoffs, tumour_surround: float, min_cells: int, scale: float = 1.0
 ) -> Percentages | None:
     """Percentages of 0, 1+, 2+ and 3+, were DAB stronger by a factor.
 
     Parameters
     ----------
-    cells : CellStrengths
+    cells : CellMargins
     cutoffs : CellCutoffs
     tumour_surround : float
         See `least_surround`.
@@ -62,13 +64,6 @@ def percentages_at(
     tumour = cells.surround > np.float32(least_surround(cells.surround, tumour_surround))
     if tumour.sum() < max(min_cells, 1):
         return None
-    grades = grade_cells(
-        cells.strength[tumour],
-        cells.complete_strength[tumour],
-        cells.contrast[tumour],
-        cells.blush[tumour],
-        cutoffs,
-        scale,
-    )
+    grades = grade_cells(cells.margins[tumour], cutoffs, scale)
     zero, one, two, three = (100 * np.bincount(grades, minlength=4) / len(grades)).tolist()
     return zero, one, two, three

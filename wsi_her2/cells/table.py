@@ -12,19 +12,22 @@ import numpy.typing as npt
 
 from wsi_her2.atomic import file_beside
 from wsi_her2.cells.field import Cells
+from wsi_her2.cells.grading import BORDERS
 
 if TYPE_CHECKING:
     import pyarrow
+
+MARGINS = tuple(f"{border}_margin" for border in BORDERS)
+"""Columns of `Cells.margins`, in order."""
 
 _MEASURED = {
     "x": "int32",
     "y": "int32",
     "patch": "int32",
     "her2_class": "int8",
+    **dict.fromkeys(MARGINS, "float32"),
     "completeness": "float32",
     "strength": "float32",
-    "complete_strength": "float32",
-    "contrast": "float32",
     "blush": "float32",
     "surround": "float32",
 }
@@ -48,10 +51,9 @@ def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dic
         "y": y,
         "patch": np.full(len(x), patch, np.int32),
         "her2_class": cells.grade,
+        **dict(zip(MARGINS, cells.margins.T, strict=True)),
         "completeness": cells.completeness,
         "strength": cells.strength,
-        "complete_strength": cells.complete_strength,
-        "contrast": cells.contrast,
         "blush": cells.blush,
         "surround": cells.surround,
     }

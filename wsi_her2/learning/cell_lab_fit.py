@@ -1,6 +1,6 @@
 """Fitting a laboratory's cut-offs for cells on controls of known score.
 
-Each of the three cut-offs decides one border: faint 0 or 1+, moderate 1+ or 2+, intense 2+ or 3+. A stronger DAB
+Each of the three cut-offs decides one border: stained 0 or 1+, complete 1+ or 2+, intense 2+ or 3+. A stronger DAB
 moves all three alike; haze, a coarse scanner or a pale counterstain move one of them more. So a common gain is
 sought with a little freedom for each cut-off around it, such that every control lies on its own side of every
 border, as far from it as it can.
@@ -147,10 +147,10 @@ def _best(loss: Float64, of: npt.NDArray[np.bool_]) -> tuple[float, tuple[float,
 
 
 def _moved(cutoffs: CellCutoffs, factors: tuple[float, ...]) -> CellCutoffs:
-    faint, moderate, intense = factors
+    stained, complete, intense = factors
     return replace(
         cutoffs,
-        faint=round(cutoffs.faint * faint, 6),
-        moderate=round(cutoffs.moderate * moderate, 6),
+        stained=round(cutoffs.stained * stained, 6),
+        complete=round(cutoffs.complete * complete, 6),
         intense=round(cutoffs.intense * intense, 6),
     )

@@ -21,7 +21,7 @@ from pipelines.review.rescoring import Rescored, rescore
 from pipelines.run.score import score
 from pipelines.worker.cell_fields import CELL_TABLE, choose_fields
 from tests.pipelines.conftest import MPP, ihc_pixels, write_slide
-from wsi_her2.cells.table import cell_columns, join_parts, write_part
+from wsi_her2.cells.table import MARGINS, cell_columns, join_parts, write_part
 from wsi_her2.errors import RegionsError
 from wsi_her2.scoring.quality import QUALITY
 from wsi_her2.scoring.result import SlideResult
@@ -250,7 +250,7 @@ def test_another_laboratorys_cutoffs_and_borders_are_those_of_the_run(halves: Pa
         "thresholds.positive_over_pct": 40.0,
         "confidence.block_um": 200.0,
         "confidence.temperature": 2.5,
-        "cells.cutoffs.intense": 0.05,
+        "cells.cutoffs.intense": 0.7,
         "cells.scale_deviation.uncalibrated": 0.1,
         "cells.sample_mm2": 0.1,
         "review.margin_points": 0.0,
@@ -349,7 +349,7 @@ def large(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> It
     for block in range(blocks):
         drawn = chance.choice(scored, edge**2)
         store.write_block(block, probabilities[drawn], quality[drawn])
-    names = ["x", "y", "patch", "her2_class", "completeness", "strength", "complete_strength", "contrast", "blush"]
+    names = ["x", "y", "patch", "her2_class", *MARGINS, "completeness", "strength", "blush"]
     cells = cell_columns(source / CELL_TABLE, [*names, "surround"])
     drawn = chance.integers(0, len(cells["x"]), 10_000)
     cells = {name: column[drawn] for name, column in cells.items()}

@@ -240,7 +240,7 @@ def test_only_missing_parts_are_measured_again_and_the_end_is_the_same(
 def test_parts_of_other_settings_are_not_taken_over(counted: Path, ihc_slide: Path, tmp_path: Path) -> None:
     task = task_of(ihc_slide, tmp_path / "out")
     measure_all_but_one_part(task)
-    other = settings(**{"cells.cutoffs": {"moderate": 0.06}})
+    other = settings(**{"cells.cutoffs": {"complete": 2.5}})
     score([ihc_slide], tmp_path / "out", other)
     score([ihc_slide], tmp_path / "fresh", other)
     assert differing_files(tmp_path / "fresh", tmp_path / "out") == []
@@ -248,7 +248,7 @@ def test_parts_of_other_settings_are_not_taken_over(counted: Path, ihc_slide: Pa
 
 
 @pytest.mark.parametrize(
-    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"faint": 0.03}}, {"review.margin_points": 1.0}]
+    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"stained": 1.2}}, {"review.margin_points": 1.0}]
 )
 def test_settings_of_cells_and_review_change_the_fingerprint(ihc_slide: Path, changed: dict[str, object]) -> None:
     plain = slide_fingerprint(ihc_slide, settings(), "ab", "numpy")

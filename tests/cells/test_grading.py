@@ -1,0 +1,144 @@
+"""The network for cells runs without torch as it was fitted, and its margins say what any DAB scale would."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.cells.conftest import tissue
+from wsi_her2.cells.field import CellCutoffs, grade_cells, view_cells
+from wsi_her2.cells.grading import (
+    BORDERS,
+    CellGrader,
+    CellViews,
+    cell_margins,
+    load_grader,
+    neighbour_shares,
+    ring_inputs,
+    surround_inputs,
+)
+from wsi_her2.cells.rings import DIRECTIONS, Rings
+
+MPP = 0.25
+
+
+@pytest.fixture(scope="module")
+def views():
+    """Cells of a field in which half of the circumference stains."""
+    return view_cells(tissue(0.2, span=(10.0, 190.0))[0], MPP)[1]
+
+
+def turned(views, directions):
+    rings = views.rings
+    rolled = {name: np.roll(getattr(rings, name), directions, axis=1) for name in ("rays", "gaps", "reach_um")}
+    return replace(views, rings=replace(rings, **rolled))
+
+
+class Linear(CellGrader):
+    """A grader whose log odds are known: they rise with the logarithm of DAB from a cell's own border on."""
+
+    def __init__(self, borders):
+        super().__init__({}, {})
+        object.__setattr__(self, "borders", np.asarray(borders, np.float32))
+
+    def log_odds(self, views, scale=1.0):
+        return np.asarray(3 * (np.log(scale) - np.log(self.borders)), np.float32)
+
+
+def views_of(count):
+    """Views that only say how many cells there are."""
+    rings = Rings(*(np.zeros((count, DIRECTIONS), np.float32) for _ in range(5)))
+    return CellViews(np.zeros((count, 2)), rings, np.ones(count, np.float32))
+
+
+def test_it_runs_without_torch_as_it_was_fitted(views, tmp_path):
+    torch = pytest.importorskip("torch")
+    from wsi_her2.learning.cell_grading import GradingNetwork, write_grader
+
+    torch.manual_seed(3)
+    shown = ring_inputs(views.rings)
+    network = GradingNetwork(shown.shape[2], 12).eval()
+    write_grader(network, {"trained_on": "nothing"}, tmp_path / "grader.safetensors")
+    neighbours = [torch.from_numpy(share) for share in neighbour_shares(views.xy_um, views.surround)]
+    with torch.no_grad():
+        expected = network(
+            torch.from_numpy(shown), torch.from_numpy(surround_inputs(views.surround)), [neighbours]
+        ).numpy()
+    grader = load_grader(tmp_path / "grader.safetensors")
+    assert grader.card == {"trained_on": "nothing"}
+    np.testing.assert_allclose(grader.log_odds(views), expected, atol=1e-4)
+    assert np.ptp(expected, axis=0).min() > 1e-3, "else every network would agree"
+
+
+def test_the_network_that_comes_along_says_on_what_it_was_fitted():
+    card = load_grader().card
+    assert "digital phantoms" in card["trained_on"]
+    assert "no tissue of patients" in card["trained_on"]
+    assert card["validated"] is False
+
+
+@pytest.mark.parametrize("directions", [1, 5, 16])
+def test_how_a_cell_is_turned_does_not_matter(views, directions):
+    np.testing.assert_allclose(
+        load_grader().log_odds(turned(views, directions)), load_grader().log_odds(views), atol=2e-4
+    )
+
+
+def test_a_factor_on_dab_is_that_much_more_dab(views):
+    rings = views.rings
+    lines, dab, blue = np.moveaxis(rings.rays, -1, 0)
+    denser = replace(rings, rays=np.stack([1.5 * lines, 1.5 * dab, blue], axis=-1), gaps=1.5 * rings.gaps)
+    np.testing.assert_allclose(
+        load_grader().log_odds(views, 1.5), load_grader().log_odds(replace(views, rings=denser)), atol=1e-4
+    )
+
+
+def test_a_margin_is_how_much_weaker_dab_could_be():
+    needed = np.array([[0.5, 0.9, 1.4], [0.8, 1.2, 2.9], [1.1, 1.3, 1.7]])
+    np.testing.assert_allclose(cell_margins(Linear(needed), views_of(3)), 1 / needed, rtol=1e-5)
+
+
+def test_far_below_a_border_there_is_no_margin_and_far_above_it_is_the_greatest_that_is_tried():
+    margins = cell_margins(Linear([[0.01, 1.0, 100.0]]), views_of(1))[0]
+    assert margins[0] == pytest.approx(np.exp(1.2), rel=1e-5)
+    assert margins[1] == pytest.approx(1.0, rel=1e-5)
+    assert margins[2] == 0.0
+
+
+def test_no_cell_is_intense_without_being_complete_nor_complete_without_staining():
+    margins = cell_margins(Linear([[2.0, 0.5, 0.4], [0.5, 2.0, 0.4]]), views_of(2))
+    np.testing.assert_allclose(margins, [[0.5, 0.5, 0.5], [2.0, 0.5, 0.5]], rtol=1e-5)
+    assert grade_cells(margins, CellCutoffs()).tolist() == [0, 1]
+
+
+def test_classes_on_a_scale_that_was_tried_are_those_of_the_network(views):
+    margins = cell_margins(load_grader(), views)
+    for scale in np.exp([-0.8, -0.4, 0.0, 0.4, 0.8]).tolist():
+        beyond = load_grader().log_odds(views, scale) > 0
+        expected = np.logical_and.accumulate(beyond, axis=1).sum(axis=1)
+        agree = grade_cells(margins, CellCutoffs(), scale * (1 + 1e-6)) == expected
+        # But for the few whose odds do not rise with DAB.
+        assert agree.mean() >= 0.9
+
+
+def test_neighbours_count_by_their_distance_and_stroma_does_not():
+    xy_um = np.array([[0.0, 0.0], [9.0, 0.0], [30.0, 0.0], [9.0, 9.0]])
+    surround = np.array([0.2, 0.2, 0.2, 0.01], np.float32)
+    near, far = neighbour_shares(xy_um, surround)
+    for shares in (near, far):
+        np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-4)
+        assert (np.diag(shares) == 0).all()
+        assert (shares[:, 3] == 0).all()
+    assert near[0, 1] > 50 * near[0, 2]
+    assert far[0, 1] < 3 * far[0, 2]
+
+
+def test_a_cell_alone_has_no_neighbours_and_is_graded_all_the_same(views):
+    rings = Rings(**{name: part[:1] for name, part in vars(views.rings).items()})
+    alone = CellViews(views.xy_um[:1], rings, views.surround[:1])
+    assert [shares.tolist() for shares in neighbour_shares(alone.xy_um, alone.surround)] == [[[0.0]], [[0.0]]]
+    assert np.isfinite(cell_margins(load_grader(), alone)).all()
+
+
+def test_no_cells_have_no_margins():
+    assert cell_margins(load_grader(), views_of(0)).shape == (0, len(BORDERS))
