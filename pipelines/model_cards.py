@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.models import describe_model, list_models
 from wsi_her2.atomic import text_beside
+from wsi_her2.cells.grading import load_grader
 from wsi_her2.errors import OutputError
 
 _WORDS = {
@@ -24,6 +25,7 @@ _WORDS = {
     "origin": "where it is from",
     "checked_on": "checked on",
     "held_out": "measured on patches that were held out",
+    "confusion": "share of true 0, 1+, 2+ and 3+ (rows) that are found as 0, 1+, 2+ and 3+",
     "on_digital_slides": "measured on digital slides",
     "on_real_cores": "measured on real tissue",
     "fp32_agreement": "its graph in fp32",
@@ -39,7 +41,7 @@ _STAINS = {"ihc": "HER2 immunohistochemistry (DAB and hematoxylin)", "he": "hema
 
 
 def write_model_cards(path: Path, folder: Path | None = None) -> int:
-    """Write the cards of the bundled classifiers, and of the bundles in a folder, as a page in Markdown.
+    """Write the cards of the bundled classifiers, the network for cells and the bundles in a folder, in Markdown.
 
     Parameters
     ----------
@@ -68,6 +70,7 @@ def write_model_cards(path: Path, folder: Path | None = None) -> int:
         "A classifier calls slides of the stain and the scale that it is for, and of nothing else; "
         "no card is a validation.",
         *(_card(describe_model(name)) for name in names),
+        _card({"name": "cells", "modality": "ihc"} | dict(load_grader().card)),
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ def write_model_cards(path: Path, folder: Path | None = None) -> int:
             page.write("\n\n".join(parts) + "\n")
     except OSError as error:
         raise OutputError(f"{path}: the cards cannot be written ({error.strerror or error})") from error
-    return len(names)
+    return len(names) + 1
 
 
 def _card(described: dict[str, Any]) -> str:

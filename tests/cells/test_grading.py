@@ -24,8 +24,10 @@ MPP = 0.25
 
 @pytest.fixture(scope="module")
 def views():
-    """Cells of a field in which half of the circumference stains."""
-    return view_cells(tissue(0.2, span=(10.0, 190.0))[0], MPP)[1]
+    """Cells of a field, half of whose circumference stains, each cell by another strength."""
+    seen = view_cells(tissue(0.2, span=(10.0, 190.0))[0], MPP)[1]
+    factor = np.random.default_rng(2).uniform(0.1, 3, (len(seen.surround), 1, 1, 1)).astype(np.float32)
+    return replace(seen, rings=replace(seen.rings, rays=seen.rings.rays * factor))
 
 
 def turned(views, directions):

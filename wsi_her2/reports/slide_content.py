@@ -65,11 +65,10 @@ _LIMIT_OF_PATCHES = (
 )
 _LIMIT_OF_CELLS = (
     "Cells are found by their nuclei and told from stroma by what surrounds them; lymphocytes within the tumour, "
-    "red cells and cells cut without their nucleus are miscounted. Below the cut-off of faint staining nothing is "
-    "told from noise."
+    "red cells and cells cut without their nucleus are miscounted. The faintest staining is not told from haze."
 )
 _CELLS_REST_ON = (
-    "how strongly a membrane stains from which class on was fitted on digital phantoms, not on tissue of patients"
+    "the network that gives a cell its class was fitted on digital phantoms, not on tissue of patients"
 )
 _LIMIT_OF_HE = (
     "Scored on H&E: HER2 is estimated from morphology, not measured. "
