@@ -339,7 +339,7 @@ Written by `python benchmarks/cells.py -o OUT --table docs/cells.md`.
 
 Nuclei are maxima of the scale-normalised Laplacian of Gaussian of hematoxylin density, less a share of DAB. Around
 each, 32 rays go out to a little beyond the line half way to the nearest other nucleus. From thin lines of DAB, DAB
-and hematoxylin along the rays, and from what the neighbours show, a small network says by what factor the cell lies
+and hematoxylin on the rays, and from what the neighbours show, a small network says by what factor the cell lies
 beyond each border: of staining at all (1+), completely (2+), intensely (3+). It was fitted on digital slides of
 other seeds and the same looks by `wsi-her2 train cells`; `configs/cells.yaml` has how. Nuclei with little around
 them (stroma) are not counted. A laboratory profile puts a slide's DAB on the scale of the network first.
