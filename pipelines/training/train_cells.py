@@ -80,7 +80,7 @@ def train_cells(
 
     fitted, held_out = (
         CellSlides(count, settings.looks, seed)
-        for count, seed in ((settings.slides, settings.seed), (settings.held_out_slides, settings.seed + 1))
+        for count, seed in ((settings.slides, settings.seed), (settings.held_out_slides, settings.seed + 1000))
     )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from wsi_her2.learning.cell_views import FieldViews
 _FIELDS_PER_STEP = 24
 _DROPPED = 0.1
 _WARM_UP_STEPS = 100
+
+_ALONE, _LOOSE, _MOVED_STEPS = 0.2, 0.3, (-5, 2)
+"""Digital tumours are crowded, tissue is not always. So of some fields the neighbours are not shown, and of some
+the rays are moved towards the nucleus or away from it, as where a cell has room around it."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def fit_grading(
         for step in range(per_epoch):
             taken = order[step * _FIELDS_PER_STEP : (step + 1) * _FIELDS_PER_STEP].tolist()
             some = [fields[index] for index in taken]
-            log_odds, classes = _run(network, some, mirrored=bool(rng.random() < 0.5))
+            log_odds, classes = _run(network, [_varied(field, rng) for field in some])
             counts = torch.from_numpy(np.repeat(weight[taken], [len(field.classes) for field in some]))
             known = classes >= 0
             beyond = (classes[known, None] > torch.arange(len(BORDERS))).float()
@@ -143,7 +147,7 @@ def measure_grading(network: GradingNetwork, fields: Sequence[FieldViews]) -> Gr
     network.eval()
     with torch.no_grad():
         for field in fields:
-            log_odds, _ = _run(network, [field], mirrored=False)
+            log_odds, _ = _run(network, [field])
             grades = np.logical_and.accumulate(log_odds.numpy() > 0, axis=1).sum(axis=1)
             known = field.classes >= 0
             right.setdefault(field.slide, []).append(grades[known] == field.classes[known])
@@ -164,13 +168,26 @@ def write_grader(network: GradingNetwork, card: Mapping[str, Any], path: Path) -
         beside.write_bytes(save(weights, {"card": json.dumps(card, sort_keys=True)}))
 
 
-def _run(network: GradingNetwork, fields: Sequence[FieldViews], *, mirrored: bool) -> tuple[Tensor, Tensor]:
+def _varied(field: FieldViews, rng: np.random.Generator) -> FieldViews:
+    """A field seen from below or not, with its neighbours or without, its cells crowded or loose."""
+    rings = field.rings[:, ::-1] if rng.random() < 0.5 else field.rings
+    neighbours = field.neighbours
+    if rng.random() < _ALONE:
+        neighbours = [np.zeros_like(share) for share in neighbours]
+    if rng.random() < _LOOSE:
+        steps = rings.shape[2] // 3
+        taken = np.clip(np.arange(steps) - rng.integers(*_MOVED_STEPS, endpoint=True), 0, steps - 1)
+        columns = np.concatenate([taken + part * steps for part in range(3)])
+        rings = np.concatenate([rings[..., columns], rings[..., 3 * steps :]], axis=2)
+    return replace(field, rings=rings, neighbours=neighbours)
+
+
+def _run(network: GradingNetwork, fields: Sequence[FieldViews]) -> tuple[Tensor, Tensor]:
     rings = torch.from_numpy(np.concatenate([field.rings for field in fields])).float()
     surround = torch.from_numpy(np.concatenate([field.surround for field in fields]))
     neighbours = [[torch.from_numpy(share) for share in field.neighbours] for field in fields]
     classes = torch.from_numpy(np.concatenate([field.classes for field in fields])).long()
-    # A cell seen from below: its rays go around the other way.
-    return network(rings.flip(1) if mirrored else rings, surround, neighbours), classes
+    return network(rings, surround, neighbours), classes
 
 
 def _weights(fields: Sequence[FieldViews]) -> npt.NDArray[np.float32]:
