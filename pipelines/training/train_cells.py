@@ -36,8 +36,8 @@ class CellFit(BaseModel):
 class CellTraining(BaseModel):
     """How the network for cells is fitted.
 
-    `looks` are the laboratories and scanners to draw, `slides` digital slides in all, of which others, with other
-    seeds, are held out to measure on.
+    `looks` are the laboratories and scanners to draw, `slides` digital slides of `side_mm` in all;
+    `held_out_slides` more of other seeds are what the network is measured on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +46,7 @@ class CellTraining(BaseModel):
     looks: tuple[LookName, ...] = Field(min_length=1)
     slides: int = Field(ge=4)
     held_out_slides: int = Field(ge=4)
+    side_mm: float = Field(0.45, ge=0.2, le=2)
     seed: int = Field(ge=0)
     fit: CellFit = CellFit()
 
@@ -79,7 +80,7 @@ def train_cells(
     from wsi_her2.learning.cell_views import CellSlides
 
     fitted, held_out = (
-        CellSlides(count, settings.looks, seed)
+        CellSlides(count, settings.looks, seed, settings.side_mm)
         for count, seed in ((settings.slides, settings.seed), (settings.held_out_slides, settings.seed + 1000))
     )
     try:

@@ -114,8 +114,10 @@ def fit_grading(
     per_epoch = max(1, len(fields) // _FIELDS_PER_STEP)
     steps = settings.epochs * per_epoch
 
+    warm_up = min(_WARM_UP_STEPS, max(1, steps // 20))
+
     def rate(step: int) -> float:
-        return min(1.0, (step + 1) / _WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     for epoch in range(1, settings.epochs + 1):
