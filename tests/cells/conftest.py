@@ -10,6 +10,8 @@ from wsi_her2.slides.density import HEMATOXYLIN_DAB
 FINER = 8
 NUCLEUS_UM = 3.6
 MEMBRANE_UM = 6.0
+CYTOPLASM = 0.07
+"""Hematoxylin density of the ground between nuclei of epithelium."""
 
 
 def discs(side, centres, radius_px, density=0.5):
@@ -42,11 +44,18 @@ def lattice(side, step):
     return np.array([(x, y) for y in along for x in along], np.float64)
 
 
-def tissue(dab_density, mpp=0.25, side=512, span=(0.0, 360.0)):
-    """A field of cells 24 um apart, each with a membrane of that density: picture, centres."""
+def tissue(dab_density, mpp=0.25, side=512, span=(0.0, 360.0), ground=0.0):
+    """A field of cells 24 um apart, each with a membrane of that density, on an even ground: picture, centres."""
     centres = lattice(side, 24 / mpp)
-    nuclei = discs(side, centres, NUCLEUS_UM / mpp)
+    nuclei = discs(side, centres, NUCLEUS_UM / mpp) + np.float32(ground)
     return picture(nuclei, arcs(side, centres, MEMBRANE_UM / mpp, 1.5 / mpp, dab_density, span)), centres
+
+
+def crowded(dab_density, mpp=0.25, side=512):
+    """A field of cells 13 um apart whose membranes touch, as in a nest of tumour: picture, centres."""
+    centres = lattice(side, 13 / mpp)
+    nuclei = discs(side, centres, 3.2 / mpp) + np.float32(CYTOPLASM)
+    return picture(nuclei, arcs(side, centres, 6.5 / mpp, 1.0 / mpp, dab_density)), centres
 
 
 def nearest(found, centres):

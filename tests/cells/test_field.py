@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
 
-from tests.cells.conftest import nearest, picture, tissue
+from tests.cells.conftest import crowded, nearest, picture, tissue
 from wsi_her2.cells.field import (
     CellCutoffs,
     CellSettings,
@@ -25,17 +25,23 @@ from wsi_her2.slides.tissue import detect_tissue
 MPP = 0.25
 
 
-def of_density(density, **options):
-    rgb, centres = tissue(density, **options)
+def of_density(density, draw=tissue, **options):
+    rgb, centres = draw(density, **options)
     cells = measure_cells(rgb, options.get("mpp", MPP))
     assert len(cells.xy) == len(centres)
     assert nearest(cells.xy, centres).max() * options.get("mpp", MPP) < 0.5
     return cells
 
 
-@pytest.mark.parametrize(("density", "grade"), [(0.0, 0), (0.05, 1), (0.12, 2), (0.5, 3)])
-def test_closed_membranes_of_rising_density_are_0_1_2_and_3(density, grade):
-    assert set(of_density(density).grade.tolist()) == {grade}
+@pytest.mark.parametrize(("density", "grade"), [(0.0, 0), (0.02, 0), (0.12, 2), (0.4, 2), (0.9, 3)])
+def test_closed_membranes_of_rising_density_are_0_2_and_3(density, grade):
+    assert set(of_density(density, crowded).grade.tolist()) == {grade}
+
+
+def test_margins_rise_with_density():
+    medians = [np.median(of_density(density, crowded).margins, axis=0) for density in (0.0, 0.06, 0.2, 0.9)]
+    assert (np.diff(medians, axis=0) >= 0).all()
+    assert medians[0].tolist() == pytest.approx([0, 0, 0], abs=0.9)
 
 
 def test_strength_and_completeness_rise_with_density():
@@ -45,20 +51,20 @@ def test_strength_and_completeness_rise_with_density():
     assert strengths[0] < 0.1 * strengths[1] < 0.1 * strengths[2]
 
 
-@pytest.mark.parametrize("density", [0.12, 0.5])
+@pytest.mark.parametrize("density", [0.2, 0.5])
 def test_a_membrane_that_is_half_there_is_1_however_intense(density):
-    cells = of_density(density, span=(30.0, 210.0))
+    cells = of_density(density, span=(30.0, 210.0), ground=0.1)
     assert set(cells.grade.tolist()) == {1}
     np.testing.assert_allclose(cells.completeness, 0.5, atol=0.13)
 
 
 def test_a_short_stretch_of_membrane_is_0():
-    assert set(of_density(0.5, span=(30.0, 60.0)).grade.tolist()) == {0}
+    assert set(of_density(0.3, span=(30.0, 60.0), ground=0.1).grade.tolist()) == {0}
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.32])
 def test_the_scale_of_the_scan_does_not_change_the_class(mpp):
-    assert set(of_density(0.12, mpp=mpp, side=448).grade.tolist()) == {2}
+    assert set(of_density(0.12, crowded, mpp=mpp, side=448).grade.tolist()) == {2}
 
 
 def test_granular_blush_without_membranes_is_not_complete():

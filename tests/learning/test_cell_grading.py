@@ -54,7 +54,8 @@ def test_what_was_drawn_is_not_drawn_again_and_is_the_same_with_one_worker(field
 
 
 def test_a_fit_learns_and_is_the_same_each_time(fields):
-    pytest.importorskip("torch")
+    # Other tests run beside, and threads that wait for each other take a hundred times as long.
+    pytest.importorskip("torch").set_num_threads(1)
     from wsi_her2.learning.cell_grading import GradingFit, fit_grading, measure_grading
 
     settings = GradingFit(width=8, epochs=30, learning_rate=1e-2)
