@@ -22,6 +22,7 @@ ROOT = Path(wsi_her2.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT)], "wsi_her2."))
 IN_TORCH = {
+    "wsi_her2.learning.cell_grading",
     "wsi_her2.learning.network_training",
     "wsi_her2.learning.patch_augmentation",
     "wsi_her2.models.networks.ather2",

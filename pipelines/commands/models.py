@@ -78,7 +78,7 @@ def models_cards(
 
     with errors_explained():
         count = write_model_cards(output, folder)
-    typer.echo(f"{count} classifiers: {output}")
+    typer.echo(f"{count} cards: {output}")
 
 
 @models_app.command("import-keras")
