@@ -122,17 +122,27 @@ def cell_margins(grader: CellGrader, views: CellViews) -> Float32:
     """
     if len(views.surround) == 0:
         return np.zeros((0, len(BORDERS)), np.float32)
-    # Sorted, as odds fall with more DAB only by what the network has not learnt.
-    odds = np.sort(np.stack([grader.log_odds(views, scale) for scale in _SCALES.tolist()]), axis=0)
-    below = (odds < 0).sum(axis=0)
-    upper = np.clip(below, 1, len(_SCALES) - 1)
-    rows, columns = np.indices(upper.shape)
-    low, high = odds[upper - 1, rows, columns], odds[upper, rows, columns]
-    share = np.clip(-low / np.maximum(high - low, 1e-9), 0, 1)
-    logs = np.log(_SCALES)
-    crossing = np.exp(logs[upper - 1] + share * (logs[upper] - logs[upper - 1]))
-    margins = np.where(below == len(_SCALES), 0.0, 1 / crossing)
-    return np.asarray(np.minimum.accumulate(margins, axis=1), np.float32)
+    odds = np.stack([grader.log_odds(views, scale) for scale in _SCALES.tolist()])
+    return np.asarray(np.minimum.accumulate(_margins_of(odds), axis=1), np.float32)
+
+
+def _margins_of(odds: Float32) -> npt.NDArray[np.float64]:
+    """Margins from log odds on each of `_SCALES` (S x N x 3): where they change sign, nearest to the scale of 1.
+
+    So the class on that scale is the network's own, also where odds do not rise with DAB all the way.
+    """
+    middle, logs = len(_SCALES) // 2, np.log(_SCALES)
+    margins = np.where(odds[middle] > 0, 1 / _SCALES[0], 0.0)
+    open_still = np.ones(margins.shape, bool)
+    for step in range(middle):
+        for lower, beyond in ((middle - step - 1, odds[middle] > 0), (middle + step, odds[middle] <= 0)):
+            low, high = odds[lower], odds[lower + 1]
+            found = open_still & beyond & (low <= 0) & (high > 0)
+            share = np.clip(-low / np.maximum(high - low, 1e-9), 0, 1)
+            crossing = np.exp(logs[lower] + share * (logs[lower + 1] - logs[lower]))
+            margins = np.where(found, 1 / crossing, margins)
+            open_still &= ~found
+    return margins
 
 
 def ring_inputs(rings: Rings, scale: float = 1.0) -> Float32:
