@@ -77,7 +77,7 @@ class CellRunSettings(_Section):
     tumour_surround: float = Field(0.4, ge=0, lt=1)
     cutoffs: CellCutoffs = CellCutoffs()
     scale_deviation: ScaleDeviation = ScaleDeviation()
-    class_deviation: float = Field(0.4, ge=0, le=3)
+    class_deviation: float = Field(0.3, ge=0, le=3)
 
 
 class ReviewSettings(_Section):
