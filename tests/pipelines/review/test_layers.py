@@ -260,6 +260,7 @@ def test_the_order_of_a_table_is_no_order_of_what_is_sent(tmp_path: Path) -> Non
     count = 3000
     values = {name: np.zeros(count, np.float32) for name in Cells.__dataclass_fields__}
     xy = np.stack([np.arange(count), np.arange(count)], axis=1).astype(np.float64)
+    values["margins"] = np.zeros((count, 3), np.float32)
     cells = Cells(**(values | {"xy": xy, "grade": np.zeros(count, np.int8)}))  # type: ignore[arg-type]
     write_part(tmp_path / "part", [rows_of(cells, xy, 0)])
     list(join_parts([tmp_path / "part"], tmp_path / "cells.parquet", -1.0))
