@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from wsi_her2.errors import ClassifierError
 from wsi_her2.models.bundle import read_bundle
 from wsi_her2.models.loading import MEMBRANE, bundled_bundles, load_classifier
 
@@ -27,7 +28,14 @@ def test_a_bundled_network_says_that_it_knows_phantoms_only_and_what_was_measure
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_bundled_network_gives_shares_of_tissue_and_tumour(name, precision, ihc_image):
-    classifier = load_classifier(name, runtime="onnx", precision=precision)
+    try:
+        classifier = load_classifier(name, runtime="onnx", precision=precision)
+        classifier.predict(np.full((1, classifier.patch_px, classifier.patch_px, 3), 250, np.uint8))
+    except ClassifierError as error:
+        # Not every processor multiplies whole numbers alike; a bundle that differs is refused.
+        assert precision == "int8"
+        assert "on this machine" in str(error)
+        pytest.skip(str(error))
     assert classifier.classes == ("other", "0", "1+", "2+", "3+")
     assert classifier.outputs == "shares"
     assert classifier.trained

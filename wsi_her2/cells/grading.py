@@ -25,6 +25,8 @@ import numpy.typing as npt
 from wsi_her2.cells.rings import Rings
 from wsi_her2.slides.density import Float32
 
+Float64 = npt.NDArray[np.float64]
+
 BORDERS = ("stained", "complete", "intense")
 """Between 0 and 1+, 1+ and 2+, 2+ and 3+."""
 
@@ -39,6 +41,10 @@ GRADER = Path(__file__).parent / "grader.safetensors"
 
 _SCALES = np.exp(np.linspace(-1.2, 1.2, 7))
 """Factors on DAB that are tried; the middle one is 1. Between them the odds follow a line."""
+
+_DECIMALS = 6
+"""Of log odds. The number of threads changes the last bits of a product, of doubles those beyond these decimals:
+so results are the same for any number of workers."""
 
 _LINE, _DENSITY, _BLUE = np.float32(0.02), np.float32(0.05), np.float32(0.15)
 """Line strength, DAB and hematoxylin density that count as one: below, inputs are linear, above, logarithmic."""
@@ -64,9 +70,9 @@ class CellViews:
 
 @dataclass(frozen=True, eq=False)
 class CellGrader:
-    """Weights of the network (float32) by name, and its card: on what it was fitted."""
+    """Weights of the network (float64) by name, and its card: on what it was fitted."""
 
-    weights: Mapping[str, Float32]
+    weights: Mapping[str, Float64]
     card: Mapping[str, Any]
 
     def log_odds(self, views: CellViews, scale: float = 1.0) -> Float32:
@@ -79,7 +85,7 @@ class CellGrader:
             Factor on DAB.
         """
         weights = self.weights
-        around = ring_inputs(views.rings, scale)
+        around = ring_inputs(views.rings, scale).astype(np.float64)
         around = self._around("first", around, dilation=1)
         around = around + self._around("second", around, dilation=1)
         around = around + self._around("third", around, dilation=2)
@@ -89,9 +95,10 @@ class CellGrader:
             [own, *(share @ own for share in neighbour_shares(views.xy_um, views.surround))], axis=1
         )
         hidden = np.maximum(seen @ weights["neighbours.weight"].T + weights["neighbours.bias"], 0)
-        return np.asarray(hidden @ weights["borders.weight"].T + weights["borders.bias"], np.float32)
+        found = hidden @ weights["borders.weight"].T + weights["borders.bias"]
+        return np.asarray(np.round(found, _DECIMALS), np.float32)
 
-    def _around(self, name: str, inputs: Float32, *, dilation: int) -> Float32:
+    def _around(self, name: str, inputs: Float64, *, dilation: int) -> Float64:
         """A convolution around the cell (N x DIRECTIONS x C), which has neither beginning nor end."""
         kernel, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         out, _, width = kernel.shape
@@ -100,7 +107,7 @@ class CellGrader:
         taken = (np.arange(directions)[:, None] + reach) % directions
         columns = inputs[:, taken].reshape(len(inputs) * directions, -1)
         found = columns @ np.ascontiguousarray(kernel.transpose(2, 1, 0)).reshape(-1, out) + bias
-        return np.asarray(np.maximum(found, 0).reshape(len(inputs), directions, out), np.float32)
+        return np.asarray(np.maximum(found, 0).reshape(len(inputs), directions, out), np.float64)
 
 
 @lru_cache(maxsize=2)
@@ -109,7 +116,7 @@ def load_grader(path: Path = GRADER) -> CellGrader:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as opened:
-        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        weights = {name: opened.get_tensor(name).astype(np.float64) for name in opened.keys()}  # noqa: SIM118
         described = opened.metadata() or {}
     return CellGrader(weights, json.loads(described.get("card", "{}")))
 
