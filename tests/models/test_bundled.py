@@ -33,8 +33,8 @@ def test_a_bundled_network_gives_shares_of_tissue_and_tumour(name, precision, ih
         classifier.predict(np.full((1, classifier.patch_px, classifier.patch_px, 3), 250, np.uint8))
     except ClassifierError as error:
         # Not every processor multiplies whole numbers alike; a bundle that differs is refused.
-        assert precision == "int8"
-        assert "on this machine" in str(error)
+        if precision != "int8" or "on this machine" not in str(error):
+            raise
         pytest.skip(str(error))
     assert classifier.classes == ("other", "0", "1+", "2+", "3+")
     assert classifier.outputs == "shares"
