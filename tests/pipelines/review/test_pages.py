@@ -504,21 +504,21 @@ def test_an_exclusion_drawn_with_the_mouse_changes_the_call_and_a_reload_finds_i
     ).json()
     for name, now in zip(answer["call"]["percentages"], reader.texts("#redrawn td:nth-child(3)"), strict=True):
         assert now == f"{answer['call']['percentages'][name]['value']:.1f}\N{NO-BREAK SPACE}%"
-    alpha = reader.overlay(650, 350)[3]
+    alpha = reader.overlay(750, 800)[3]
     reader.reload()
-    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('1+')")
-    assert reader.overlay(650, 350)[3] == alpha
+    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('2+')")
+    assert reader.overlay(750, 800)[3] == alpha
     # What is signed now says with which regions, and what the software made of them.
     reader.press("1")
     reader.browser.press("Enter", "\r")
     reader.says("Signed by")
-    assert reader.api("/api/slides/30_HER2")["reviews"][0]["rescored"] == "1+"
-    reader.browser.click(*reader.at(650, 350))
+    assert reader.api("/api/slides/30_HER2")["reviews"][0]["rescored"] == "2+"
+    reader.browser.click(*reader.at(750, 800))
     reader.browser.until("document.querySelector('#redrawn .chosen') !== null")
     reader.browser.press("Delete")
     reader.browser.until("document.getElementById('redrawn').hidden")
     reader.browser.press("z", ctrl=True)
-    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('1+')")
+    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('2+')")
     assert len(reader.api("/api/slides/30_HER2")["drawn"]["features"]) == 1
     reader.quiet()
 
