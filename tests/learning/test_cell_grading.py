@@ -40,6 +40,7 @@ def test_of_four_slides_one_does_not_stain_and_fields_hold_what_the_network_is_s
         assert (field.classes >= 0).sum() >= 5
 
 
+@pytest.mark.slow
 def test_what_was_drawn_is_not_drawn_again_and_is_the_same_with_one_worker(fields, home, tmp_path):
     files = sorted(home.rglob("*.npz"))
     before = [path.stat().st_mtime_ns for path in files]
@@ -68,6 +69,7 @@ def test_a_fit_learns_and_is_the_same_each_time(fields):
     assert measure_grading(fit_grading(fields, settings), fields) == measured
 
 
+@pytest.mark.slow
 def test_train_writes_a_network_that_says_on_what_it_was_fitted(tmp_path):
     pytest.importorskip("torch")
     from pipelines.training.train import train
