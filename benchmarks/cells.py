@@ -55,11 +55,11 @@ def specifications() -> dict[str, PhantomSpec]:
             **common,  # type: ignore[arg-type]
         )
     for number in range(NEGATIVES):
-        specs[f"negative_{number:02d}"] = unstained(number, NEGATIVE_SEED, SIZE_MM)
+        specs[f"negative_{number:02d}"] = unstained(number)
     return specs
 
 
-def unstained(number: int, first_seed: int, side_mm: float) -> PhantomSpec:
+def unstained(number: int) -> PhantomSpec:
     """A slide on which no cell stains."""
     return PhantomSpec(
         score="0",
@@ -67,9 +67,9 @@ def unstained(number: int, first_seed: int, side_mm: float) -> PhantomSpec:
         # Ducts of in-situ carcinoma stain by themselves, and nothing here tells them from invasive tumour.
         in_situ_share=0.0,
         look=LOOKS[number % len(LOOKS)],  # type: ignore[arg-type]
-        seed=first_seed + number,
-        width_mm=side_mm,
-        height_mm=side_mm,
+        seed=NEGATIVE_SEED + number,
+        width_mm=SIZE_MM,
+        height_mm=SIZE_MM,
     )
 
 

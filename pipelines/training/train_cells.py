@@ -12,6 +12,7 @@ from rich.progress import Progress
 from pipelines.cluster import available_cores
 from pipelines.fingerprint import software_version
 from wsi_her2.errors import OutputError
+from wsi_her2.learning.settings import GradingFit
 from wsi_her2.models.extras import need
 from wsi_her2.phantom.composition import LookName
 
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from wsi_her2.learning.cell_views import CellSlides, FieldViews
 
 _DRAWN = "rendered-cells"
-
-
-class CellFit(BaseModel):
-    """Fields as of `wsi_her2.learning.cell_grading.GradingFit`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(32, ge=4, le=256)
-    epochs: int = Field(14, ge=1)
-    learning_rate: float = Field(4e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    seed: int = Field(0, ge=0)
 
 
 class CellTraining(BaseModel):
@@ -48,7 +37,7 @@ class CellTraining(BaseModel):
     held_out_slides: int = Field(ge=4)
     side_mm: float = Field(0.45, ge=0.2, le=2)
     seed: int = Field(ge=0)
-    fit: CellFit = CellFit()
+    fit: GradingFit = GradingFit()
 
 
 def train_cells(
@@ -76,7 +65,7 @@ def train_cells(
     OutputError, MissingExtra
     """
     need("torch", "fitting the network for cells")
-    from wsi_her2.learning.cell_grading import GradingFit, fit_grading, measure_grading, write_grader
+    from wsi_her2.learning.cell_grading import fit_grading, measure_grading, write_grader
     from wsi_her2.learning.cell_views import CellSlides
 
     fitted, held_out = (
@@ -93,7 +82,7 @@ def train_cells(
             bar = progress.add_task("epochs", total=settings.fit.epochs)
             network = fit_grading(
                 views,
-                GradingFit(**settings.fit.model_dump()),
+                settings.fit,
                 lambda _, loss: progress.update(bar, advance=1, description=f"epochs (loss {loss:.3f})"),
             )
         graded = measure_grading(network, others)

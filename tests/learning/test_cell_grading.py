@@ -5,6 +5,7 @@ import pytest
 
 from wsi_her2.cells.grading import load_grader
 from wsi_her2.learning.cell_views import CellSlides, drawn_views, match_cells
+from wsi_her2.learning.settings import GradingFit
 
 SLIDES = CellSlides(count=4, looks=("random",), seed=5, side_mm=0.3)
 
@@ -57,7 +58,7 @@ def test_what_was_drawn_is_not_drawn_again_and_is_the_same_with_one_worker(field
 def test_a_fit_learns_and_is_the_same_each_time(fields):
     # Other tests run beside, and threads that wait for each other take a hundred times as long.
     pytest.importorskip("torch").set_num_threads(1)
-    from wsi_her2.learning.cell_grading import GradingFit, fit_grading, measure_grading
+    from wsi_her2.learning.cell_grading import fit_grading, measure_grading
 
     settings = GradingFit(width=8, epochs=30, learning_rate=1e-2)
     losses = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class CellViews:
     rings: Rings
     surround: Float32
 
+    @cached_property
+    def neighbours(self) -> list[Float32]:
+        """See `neighbour_shares`; the same on every scale of DAB."""
+        return neighbour_shares(self.xy_um, self.surround)
+
 
 @dataclass(frozen=True, eq=False)
 class CellGrader:
@@ -91,9 +96,7 @@ class CellGrader:
         around = around + self._around("third", around, dilation=2)
         pooled = np.concatenate([around.mean(axis=1), around.max(axis=1), surround_inputs(views.surround)], axis=1)
         own = np.maximum(pooled @ weights["cell.weight"].T + weights["cell.bias"], 0)
-        seen = np.concatenate(
-            [own, *(share @ own for share in neighbour_shares(views.xy_um, views.surround))], axis=1
-        )
+        seen = np.concatenate([own, *(share @ own for share in views.neighbours)], axis=1)
         hidden = np.maximum(seen @ weights["neighbours.weight"].T + weights["neighbours.bias"], 0)
         found = hidden @ weights["borders.weight"].T + weights["borders.bias"]
         return np.asarray(np.round(found, _DECIMALS), np.float32)

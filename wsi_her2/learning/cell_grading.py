@@ -18,6 +18,7 @@ from torch.nn import functional
 from wsi_her2.atomic import file_beside
 from wsi_her2.cells.grading import BORDERS, NEIGHBOURHOODS_UM
 from wsi_her2.learning.cell_views import FieldViews
+from wsi_her2.learning.settings import GradingFit
 
 _FIELDS_PER_STEP = 24
 _DROPPED = 0.1
@@ -26,26 +27,6 @@ _WARM_UP_STEPS = 100
 _ALONE, _LOOSE, _MOVED_STEPS = 0.2, 0.3, (-5, 2)
 """Digital tumours are crowded, tissue is not always. So of some fields the neighbours are not shown, and of some
 the rays are moved towards the nucleus or away from it, as where a cell has room around it."""
-
-
-@dataclass(frozen=True)
-class GradingFit:
-    """How the network is fitted.
-
-    Attributes
-    ----------
-    width : int
-        Channels of every layer.
-    epochs : int
-    learning_rate, weight_decay : float
-    seed : int
-    """
-
-    width: int = 32
-    epochs: int = 14
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    seed: int = 0
 
 
 @dataclass(frozen=True)

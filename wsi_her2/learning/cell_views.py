@@ -8,12 +8,10 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
@@ -21,11 +19,11 @@ from scipy.spatial import cKDTree
 from wsi_her2.atomic import file_beside
 from wsi_her2.cells.field import view_cells
 from wsi_her2.cells.grading import neighbour_shares, ring_inputs, surround_inputs
+from wsi_her2.learning.fields import as_scanned
 from wsi_her2.phantom.composition import SCORES, LookName, PhantomSpec
 from wsi_her2.phantom.patches import draw_slide_spec
-from wsi_her2.phantom.render import Phantom, make_phantom
+from wsi_her2.phantom.render import make_phantom
 from wsi_her2.phantom.truth import cell_frame
-from wsi_her2.slides.white_point import white_table
 
 Float32 = npt.NDArray[np.float32]
 
@@ -124,10 +122,13 @@ def drawn_views(
     home = folder / f"cells-{slides.key}"
     home.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(slides.count) if not _file(home, number).exists()]
+    there = slides.count - len(missing)
+    if progress:
+        progress(there, slides.count)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-        drawn = [pool.submit(partial(_keep_slide, slides, home), number) for number in missing]
-        for done, future in enumerate(as_completed(drawn), slides.count - len(missing) + 1):
+        drawn = [pool.submit(_keep_slide, slides, home, number) for number in missing]
+        for done, future in enumerate(as_completed(drawn), there + 1):
             future.result()
             if progress:
                 progress(done, slides.count)
@@ -158,7 +159,8 @@ def _keep_slide(slides: CellSlides, home: Path, number: int) -> None:
     frame = frame[frame["tissue"] != "fat"]
     true = frame[["x", "y"]].to_numpy(np.float64)
     classes = np.where(frame["counts"], frame["her2_class"], -1).astype(np.int8)
-    rgb = _as_scanned(phantom.read(0, 0, phantom.spec.width_px, phantom.spec.height_px), phantom)
+    drawn = phantom.read(0, 0, phantom.spec.width_px, phantom.spec.height_px)
+    rgb = as_scanned(drawn, phantom.look, phantom.look.jpeg_quality)
     counts = []
     for left, top in _corners(phantom.spec):
         x, y = max(0, left - _MARGIN_PX), max(0, top - _MARGIN_PX)
@@ -178,15 +180,6 @@ def _keep_slide(slides: CellSlides, home: Path, number: int) -> None:
     joined: dict[str, Any] = {name: np.concatenate(part) if part else np.zeros(0) for name, part in parts.items()}
     with file_beside(_file(home, number)) as beside, beside.open("wb") as stream:
         np.savez(stream, counts=np.array(counts, np.int64), **joined)
-
-
-def _as_scanned(drawn: npt.NDArray[np.uint8], phantom: Phantom) -> npt.NDArray[np.uint8]:
-    """Pixels as a file keeps them and as the correction of the white point leaves them."""
-    encoded = imagecodecs.jpeg8_encode(
-        drawn, level=phantom.look.jpeg_quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=(2, 2)
-    )
-    red, green, blue = (float(level) for level in phantom.look.white)
-    return np.asarray(cv2.LUT(imagecodecs.jpeg8_decode(encoded), white_table((red, green, blue))), np.uint8)
 
 
 def _corners(spec: PhantomSpec) -> list[tuple[int, int]]:

@@ -30,8 +30,10 @@ from wsi_her2.models.classifier import GRADES, OTHER, Modality
 from wsi_her2.phantom.composition import LookName
 from wsi_her2.phantom.patches import draw_scene_spec, draw_slide_spec
 from wsi_her2.phantom.render import Phantom, make_phantom
+from wsi_her2.phantom.stains import Look
 from wsi_her2.phantom.tissue import Tissue
 from wsi_her2.slides.backends import RGB
+from wsi_her2.slides.pyramid import encode_jpeg
 from wsi_her2.slides.white_point import white_table
 
 FIELD_CLASSES = (OTHER, *GRADES)
@@ -172,6 +174,13 @@ def rendered_fields(
     )
 
 
+def as_scanned(drawn: RGB, look: Look, quality: int) -> RGB:
+    """Drawn pixels as a file of that JPEG quality keeps them and as correcting the white point leaves them."""
+    red, green, blue = (float(level) for level in look.white)
+    kept = imagecodecs.jpeg8_decode(encode_jpeg(drawn, quality))
+    return np.asarray(cv2.LUT(kept, white_table((red, green, blue))), np.uint8)
+
+
 def _render_into(
     folder: Path, settings: FieldSettings, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
@@ -254,14 +263,10 @@ def _tissue_share(phantom: Phantom, x: int, y: int, side_px: int) -> float:
 
 
 def _field(settings: FieldSettings, phantom: Phantom, x: int, y: int, quality: int) -> Field:
-    """A field at a place of level 0: as a file keeps it and as the correction of its white point leaves it."""
+    """A field at a place of level 0."""
     _, drawn_px = _drawn(settings)
     drawn, planes = phantom.draw(x, y, drawn_px, drawn_px)
-    encoded = imagecodecs.jpeg8_encode(
-        drawn, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=(2, 2)
-    )
-    white = tuple(float(level) for level in phantom.look.white)
-    corrected = cv2.LUT(imagecodecs.jpeg8_decode(encoded), white_table(white))  # type: ignore[arg-type]
+    corrected = as_scanned(drawn, phantom.look, quality)
     pixels = cv2.resize(corrected, (settings.field_px,) * 2, interpolation=cv2.INTER_AREA)
     return np.asarray(pixels, np.uint8), _label(phantom, planes.body, x, y, settings.field_px // LABEL_PX)
 

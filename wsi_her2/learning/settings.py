@@ -89,3 +89,25 @@ class PatchAugmentation:
     glass: Annotated[float, Field(ge=0, lt=0.2)] = 0.02
     blur_px: Annotated[float, Field(ge=0, le=3)] = 0.6
     sharpen: Annotated[float, Field(ge=0, le=3)] = 0.5
+
+
+@dataclass(frozen=True)
+class GradingFit:
+    """How the network for cells is fitted.
+
+    Attributes
+    ----------
+    width : int
+        Channels of every layer.
+    epochs : int
+    learning_rate, weight_decay : float
+    seed : int
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    width: Annotated[int, Field(ge=4, le=256)] = 32
+    epochs: Annotated[int, Field(ge=1)] = 14
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    seed: Annotated[int, Field(ge=0)] = 0

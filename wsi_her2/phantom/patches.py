@@ -19,6 +19,7 @@ from wsi_her2.phantom.cells import COMPLETE_FROM
 from wsi_her2.phantom.composition import Artefact, LookName, Modality, Pattern, PhantomError, PhantomSpec
 from wsi_her2.phantom.render import Phantom, make_phantom
 from wsi_her2.phantom.tissue import Tissue
+from wsi_her2.slides.pyramid import encode_jpeg
 
 # Patches of one scene share its tissue and stain; a few of them pay for the drawing of the scene.
 PATCHES_PER_SCENE = 4
@@ -336,10 +337,7 @@ def _cut(
     pixels, planes = phantom.draw(x, y, patch_px, patch_px)
     if jpeg:
         quality = int(rng.integers(70, 96))
-        encoded = imagecodecs.jpeg8_encode(
-            pixels, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=(2, 2)
-        )
-        pixels = imagecodecs.jpeg8_decode(encoded)
+        pixels = imagecodecs.jpeg8_decode(encode_jpeg(pixels, quality))
     cells = phantom.cells
     mpp = phantom.spec.mpp
     here = cells[

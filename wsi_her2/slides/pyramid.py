@@ -111,6 +111,19 @@ def write_pyramid(
     return target
 
 
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """Pixels (uint8 H x W x 3) as JPEG, chroma subsampled 4:2:0 as slide scanners do; quality 1 to 100."""
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            np.ascontiguousarray(pixels),
+            level=quality,
+            colorspace="RGB",
+            outcolorspace="YCBCR",
+            subsampling=(2, 2),
+        )
+    )
+
+
 def _check_arguments(
     target: Path,
     width: int,
@@ -175,18 +188,7 @@ def _encode_tiles(pixels: Pixels, tile_px: int, quality: int) -> list[list[bytes
     if height % tile_px or width % tile_px:
         pixels = np.pad(pixels, ((0, -height % tile_px), (0, -width % tile_px), (0, 0)), mode="edge")
     return [
-        [
-            bytes(
-                imagecodecs.jpeg8_encode(
-                    np.ascontiguousarray(pixels[y : y + tile_px, x : x + tile_px]),
-                    level=quality,
-                    colorspace="RGB",
-                    outcolorspace="YCBCR",
-                    subsampling=(2, 2),
-                )
-            )
-            for x in range(0, width, tile_px)
-        ]
+        [encode_jpeg(pixels[y : y + tile_px, x : x + tile_px], quality) for x in range(0, width, tile_px)]
         for y in range(0, height, tile_px)
     ]
 
