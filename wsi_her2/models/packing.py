@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from wsi_her2.models.calibration import CalibrationPatches
 from wsi_her2.models.classifier import Modality, Outputs, content_sha256
 from wsi_her2.models.extras import need
 from wsi_her2.models.networks.architecture import Architecture
+from wsi_her2.models.onnx_export import traceless_onnx
 from wsi_her2.models.runtimes.onnx_session import OnnxSession
 from wsi_her2.models.runtimes.session import run_in_batches
 from wsi_her2.models.telemetry import forbid_telemetry
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 CHECK_IMAGES = 4
 
 _BATCH = 8
-_OPSET = 18
 _MAX_DIFFERENCE = 1e-4
 
 _log = logging.getLogger(__name__)
@@ -239,38 +238,12 @@ def onnx_graph(network: PrunEff | Ather2, architecture: Architecture) -> bytes:
 
     side = architecture.patch_px
     deployed = Deployed(for_inference(network), architecture.sigmoid).eval()
-    quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in quiet]
-    with warnings.catch_warnings():
-        # The exporter warns of its own deprecated parts, which no caller can do anything about.
-        warnings.simplefilter("ignore")
-        try:
-            for logger in quiet:
-                logger.setLevel(logging.ERROR)
-            program = torch.onnx.export(
-                deployed,
-                (torch.zeros((2, side, side, 3), dtype=torch.uint8),),
-                input_names=["images"],
-                output_names=["probabilities"],
-                dynamo=True,
-                opset_version=_OPSET,
-                dynamic_shapes={"images": {0: torch.export.Dim("n")}},
-                verbose=False,
-            )
-        finally:
-            for logger, level in zip(quiet, levels, strict=True):
-                logger.setLevel(level)
-    return _without_traces(program.model_proto)
-
-
-def _without_traces(model: Any) -> bytes:
-    """The graph without the names of files and lines of the machine on which it was made."""
-    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for part in (*model.graph.value_info, *model.graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    model = traceless_onnx(
+        deployed,
+        {"images": torch.zeros((2, side, side, 3), dtype=torch.uint8)},
+        "probabilities",
+        {"images": {0: torch.export.Dim("n")}},
+    )
     return bytes(model.SerializeToString(deterministic=True))
 
 
