@@ -340,9 +340,10 @@ Written by `python benchmarks/cells.py -o OUT --table docs/cells.md`.
 Nuclei are maxima of the scale-normalised Laplacian of Gaussian of hematoxylin density, less a share of DAB. Around
 each, 32 rays go out to a little beyond the line half way to the nearest other nucleus. From thin lines of DAB, DAB
 and hematoxylin on the rays, and from what the neighbours show, a small network says by what factor the cell lies
-beyond each border: of staining at all (1+), completely (2+), intensely (3+). It was fitted on digital slides of
-other seeds and the same looks by `wsi-her2 train cells`; `configs/cells.yaml` has how. Nuclei with little around
-them (stroma) are not counted. A laboratory profile puts a slide's DAB on the scale of the network first.
+beyond each border: of staining at all (1+), completely (2+), intensely (3+); and, with what the nucleus looks
+like, how probable it is a cell of the tumour. Those that are more probably not are not counted. It was fitted on
+digital slides of other seeds and the same looks by `wsi-her2 train cells`; `configs/cells.yaml` has how. A
+laboratory profile puts a slide's DAB on the scale of the network first.
 
 ## Digital slides
 

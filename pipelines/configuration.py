@@ -66,15 +66,15 @@ class ScaleDeviation(_Section):
 class CellRunSettings(_Section):
     """Where cells are counted, which of them are tumour cells, and from what staining on they are of which class.
 
-    `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. A nucleus is of the tumour if the
-    density around it is at least `tumour_surround` of what is usual around the slide's nuclei. The odds of
-    staining at all, completely and intensely are taken to be wrong by `class_deviation`, natural logarithm.
+    `sample_mm2` is how much of the tumour is looked at with `mode` 'sample'. Cells count that are of the tumour
+    with a probability of `min_tumour_probability` or more. The odds of staining at all, completely and intensely
+    are taken to be wrong by `class_deviation`, natural logarithm.
     """
 
     mode: Literal["sample", "all", "none"] = "sample"
     sample_mm2: float = Field(0.5, gt=0)
     min_cells: int = Field(100, ge=1)
-    tumour_surround: float = Field(0.4, ge=0, lt=1)
+    min_tumour_probability: float = Field(0.3, ge=0, le=1)
     cutoffs: CellCutoffs = CellCutoffs()
     scale_deviation: ScaleDeviation = ScaleDeviation()
     class_deviation: float = Field(0.3, ge=0, le=3)

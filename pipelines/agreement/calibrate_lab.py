@@ -192,7 +192,7 @@ def _cell_control(
         plain, turned = (_cells(slide, grid, places, stain) for stain in (glass, hues))
 
     def with_cutoffs(cells: CellMargins, cutoffs: CellCutoffs) -> Percentages | None:
-        return percentages_at(cells, cutoffs, config.cells.tumour_surround, config.cells.min_cells)
+        return percentages_at(cells, cutoffs, config.cells.min_tumour_probability, config.cells.min_cells)
 
     return CellControl(
         control.name,
@@ -211,7 +211,7 @@ def _tumour_places(
             patch = glass.apply(slide.read(x, y, grid.patch_px, grid.patch_px, grid.mpp))[None]
         except SlideReadError:
             continue
-        label = main_classes(classifier.predict(patch), classifier.classes, classifier.outputs == "shares")[0]
+        label = main_classes(classifier.predict(patch), classifier.classes, shares=True)[0]
         if classifier.classes[label] != OTHER:
             places.append((x, y))
     return places

@@ -49,7 +49,7 @@ def train_cells(
     ----------
     settings : CellTraining
     output : pathlib.Path
-        The safetensors file to write. What is drawn is kept beside it, so that an interrupted training goes on.
+        The ONNX file to write. What is drawn is kept beside it, so that an interrupted training goes on.
     workers : int, optional
         Processes; one per core by default. The result does not depend on it.
     console : rich.console.Console, optional
@@ -64,7 +64,8 @@ def train_cells(
     ------
     OutputError, MissingExtra
     """
-    need("torch", "fitting the network for cells")
+    for package in ("torch", "onnxscript"):
+        need(package, "fitting the network for cells")
     from wsi_her2.learning.cell_grading import fit_grading, measure_grading, write_grader
     from wsi_her2.learning.cell_views import CellSlides
 
@@ -92,7 +93,9 @@ def train_cells(
             f"{settings.slides} digital phantoms (looks: {', '.join(settings.looks)}; seed {settings.seed}), no "
             "tissue of patients",
             "checked_on": f"{settings.held_out_slides} digital phantoms of another seed: "
-            f"{100 * graded.accuracy:.0f} % of the cells of a slide of the right class; see docs/cells.md",
+            f"{100 * graded.accuracy:.0f} % of the tumour cells of a slide of the right class, "
+            f"{100 * graded.tumour:.0f} % of all that was taken for a nucleus rightly told to be of the tumour or "
+            "not; see docs/cells.md",
             "confusion": graded.confusion,
             "validated": False,
             "version": software_version(),

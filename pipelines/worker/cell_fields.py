@@ -1,6 +1,6 @@
 """Counting a slide's cells: where to look, looking there, adding up.
 
-Fields are the patches that were classified as tumour, or a sample of them, each with a margin. Some fields make a
+Fields are the patches that may well hold tumour, or a sample of them, each with a margin. Some fields make a
 part; a part is one task and one file, so that interrupted work goes on where it stopped.
 """
 
@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from pipelines.configuration import CellRunSettings
 from wsi_her2.cells.field import Cells, CellSettings, grade_cells, measure_cells
-from wsi_her2.cells.scale import least_surround
 from wsi_her2.cells.summary import CellSummary, summarise_cells, tried_scales
-from wsi_her2.cells.table import MARGINS, join_parts, rows_of, surroundings, write_part
+from wsi_her2.cells.table import MARGINS, join_parts, rows_of, write_part
 from wsi_her2.errors import SlideReadError
 from wsi_her2.models.classifier import OTHER
-from wsi_her2.reports.patches import gives_shares
 from wsi_her2.scoring.confidence import spatial_blocks
 from wsi_her2.scoring.proportions import main_classes
 from wsi_her2.scoring.settings import CallSettings
@@ -49,7 +47,8 @@ def choose_fields(store: PatchStore, settings: CellRunSettings, mpp: float) -> R
     store : PatchStore
         All of whose blocks are scored.
     settings : CellRunSettings
-        With a sample, patches are taken at equal steps along the tumour patches as they follow on the slide.
+        With a sample, patches are taken at equal steps along those that may hold tumour as they follow on the
+        slide.
     mpp : float
         Of level 0.
 
@@ -60,7 +59,9 @@ def choose_fields(store: PatchStore, settings: CellRunSettings, mpp: float) -> R
     """
     probabilities = store.probabilities
     scored = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
-    labels = main_classes(probabilities[scored], store.classes, gives_shares(store))
+    # Patches of unstained tumour pass for other tissue more often than stained ones: leaving them out would shift
+    # the percentages. Cells that are not of the tumour are told one by one.
+    labels = main_classes(probabilities[scored], store.classes, shares=True)
     tumour = scored[[store.classes[label] != OTHER for label in labels]]
     if settings.mode == "all":
         return tumour
@@ -147,14 +148,14 @@ class FieldCells:
     columns: Iterable[Mapping[str, npt.NDArray[Any]]]
 
 
-def joined_cells(folder: Path, tumour_surround: float) -> FieldCells | None:
+def joined_cells(folder: Path, min_tumour_probability: float) -> FieldCells | None:
     """The cells of all parts, which become the slide's table as they are taken.
 
     Parameters
     ----------
     folder : pathlib.Path
         Of the slide; see `drop_parts`.
-    tumour_surround : float
+    min_tumour_probability : float
         See `CellRunSettings`.
 
     Returns
@@ -168,7 +169,7 @@ def joined_cells(folder: Path, tumour_surround: float) -> FieldCells | None:
 
     def columns() -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         parts = sorted((folder / _PARTS).glob("part-*.parquet"))
-        yield from join_parts(parts, folder / CELL_TABLE, least_surround(surroundings(parts), tumour_surround))
+        yield from join_parts(parts, folder / CELL_TABLE, min_tumour_probability)
 
     return FieldCells(rows, np.ones(len(rows)), columns())
 

@@ -103,7 +103,8 @@ def _result_of(
 ) -> SlideResult:
     lab = run_lab(task)
     settings = call_settings(task.config, classifier, lab)
-    cells = None if settings.counting is None else joined_cells(task.partial, task.config.cells.tumour_surround)
+    least = task.config.cells.min_tumour_probability
+    cells = None if settings.counting is None else joined_cells(task.partial, least)
     called = call_store(
         store,
         settings,

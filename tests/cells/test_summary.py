@@ -28,7 +28,7 @@ def tumour(middle, spread=0.8, blocks=12, cells=60, deviation=DEVIATION, seed=0)
     counts = np.zeros((SCALES, blocks, 4))
     for number, scale in enumerate(tried_scales(deviation).tolist()):
         for block in range(blocks):
-            grades = grade_cells(margins[block], CellCutoffs(), scale)
+            grades = grade_cells(margins[block], CellCutoffs(1.0, 1.0, 1.0), scale)
             counts[number, block] = np.bincount(grades, minlength=4)
     return counts
 

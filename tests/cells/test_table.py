@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wsi_her2.cells.field import Cells
-from wsi_her2.cells.table import cell_columns, join_parts, rows_of, surroundings, tumour_cells, write_part
+from wsi_her2.cells.table import cell_columns, join_parts, rows_of, tumour_cells, write_part
 
 COLUMNS = {
     "x": "int32",
@@ -24,6 +24,7 @@ COLUMNS = {
     "strength": "float",
     "blush": "float",
     "surround": "float",
+    "tumour_probability": "float",
     "tumour": "bool",
 }
 
@@ -65,7 +66,7 @@ def test_parts_join_to_one_table_of_the_documented_columns(parts, tmp_path):
     whole = pd.read_parquet(path)
     apart = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
     pd.testing.assert_frame_equal(whole.drop(columns="tumour"), apart)
-    assert (whole["tumour"] == (apart["surround"] > np.float32(0.5))).all()
+    assert (whole["tumour"] == (apart["tumour_probability"] >= np.float32(0.5))).all()
     assert 0 < whole["tumour"].sum() < len(whole)
 
 
@@ -122,12 +123,6 @@ def test_cells_stand_at_whole_pixels_with_their_patch():
     np.testing.assert_array_equal(rows["her2_class"], cells.grade)
 
 
-def test_surroundings_are_those_of_all_parts(parts):
-    apart = np.concatenate([pd.read_parquet(part)["surround"] for part in parts])
-    np.testing.assert_array_equal(surroundings(parts), apart)
-    assert surroundings([]).shape == (0,)
-
-
 def test_tumour_cells_are_the_tumour_cells_in_order(parts, tmp_path):
     path = tmp_path / "cells.parquet"
     list(join_parts(parts, path, 0.5))
@@ -158,14 +153,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from wsi_her2.cells.field import measure_cells
-from wsi_her2.cells.table import join_parts, rows_of, surroundings, tumour_cells, write_part
+from wsi_her2.cells.table import join_parts, rows_of, tumour_cells, write_part
 
 folder = Path(sys.argv[1])
 cells = measure_cells(np.random.default_rng(0).integers(90, 250, (300, 300, 3), np.uint8), 0.25)
 assert len(cells.xy) > 10, len(cells.xy)
 parts = [folder / "part.parquet"]
 write_part(parts[0], [rows_of(cells, cells.xy, 0)])
-list(join_parts(parts, folder / "cells.parquet", float(surroundings(parts).min())))
+list(join_parts(parts, folder / "cells.parquet", 0.5))
 list(tumour_cells(folder / "cells.parquet"))
 print(sorted({"pandas", "scipy"} & set(sys.modules)))
 """

@@ -36,8 +36,9 @@ def test_of_four_slides_one_does_not_stain_and_fields_hold_what_the_network_is_s
     assert set(np.concatenate([each for of in classes.values() for each in of]).tolist()) > {-1, 0, 1}
     for field in fields:
         count = len(field.classes)
-        assert len(field.rings) == len(field.surround) == count
-        assert [share.shape for share in field.neighbours] == [(count, count)] * 2
+        assert len(field.rings) == len(field.centre) == len(field.tumour) == count
+        assert [share.shape for share in field.neighbours] == [(count, count)] * 3
+        assert (field.tumour[field.classes >= 0] == 1).all()
         assert (field.classes >= 0).sum() >= 5
 
 
@@ -66,6 +67,8 @@ def test_a_fit_learns_and_is_the_same_each_time(fields):
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
     measured = measure_grading(fitted, fields)
     assert measured.confusion[0][0] > 0.8
+    # Of what is taken for a nucleus 0.55 is of the tumour.
+    assert measured.tumour > 0.6
     np.testing.assert_allclose(np.sum(measured.confusion, axis=1)[0], 1, atol=1e-3)
     assert measure_grading(fit_grading(fields, settings), fields) == measured
 
@@ -80,8 +83,8 @@ def test_train_writes_a_network_that_says_on_what_it_was_fitted(tmp_path):
         "kind: cells\nlooks: [random]\nslides: 4\nheld_out_slides: 4\nside_mm: 0.3\n"
         "seed: 5\nfit: {width: 8, epochs: 1}\n"
     )
-    card = train(config, tmp_path / "out" / "grader.safetensors", workers=2)
-    grader = load_grader(tmp_path / "out" / "grader.safetensors")
+    card = train(config, tmp_path / "out" / "grader.onnx", workers=2)
+    grader = load_grader(tmp_path / "out" / "grader.onnx")
     assert grader.card["trained_on"] == card["trained_on"]
     assert "4 digital phantoms" in card["trained_on"]
     assert "no tissue of patients" in card["trained_on"]

@@ -152,13 +152,13 @@ def write_cells(scored: Scored, tmp_path: Path) -> Callable[[list[Cell]], Path]:
         for number, (x, y, grade, tumour) in enumerate(cells):
             inside = ((xy <= (x, y)) & (xy > (x - 128, y - 128))).all(axis=1)
             measured = {part.name: np.full(1, 0.125 + number / 1024, np.float32) for part in fields(Cells)}
-            surround = np.full(1, 0.2 if tumour else 0.01, np.float32)
+            probable = np.full(1, 0.9 if tumour else 0.1, np.float32)
             place = {"xy": np.array([[x, y]], np.float64), "grade": np.array([grade], np.int8)}
             place |= {"margins": np.ones((1, 3), np.float32)}
-            found = Cells(**(measured | place | {"surround": surround}))  # type: ignore[arg-type]
+            found = Cells(**(measured | place | {"tumour_probability": probable}))  # type: ignore[arg-type]
             rows.append(rows_of(found, found.xy, int(np.flatnonzero(inside)[0])))
         write_part(parts[0], rows)
-        list(join_parts(parts, path, 0.1))
+        list(join_parts(parts, path, 0.5))
         return path
 
     return write

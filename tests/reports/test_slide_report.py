@@ -257,7 +257,7 @@ def from_cells(make_result, *counts, second=None, **changed):
 def test_counted_cells_say_how_many_where_and_how_many_are_complete(make_result, report):
     result = from_cells(make_result, 400, 300, 200, 100, tumour_patches=40)
     text = Page(report(result)).text
-    assert "1,000 tumour cells in 12 of 40 patches of tumour, 0.25 mm²" in text
+    assert "1,000 tumour cells in 12 patches that may hold tumour, 0.25 mm²" in text
     assert "Complete membrane staining, whatever its intensity: 30.0 %" in text
     for value in ("0 40.0 %", "1+ 30.0 %", "2+ 20.0 %", "3+ 10.0 %"):
         assert value in text
@@ -266,7 +266,8 @@ def test_counted_cells_say_how_many_where_and_how_many_are_complete(make_result,
 
 def test_all_of_the_tumour_is_said_to_be_all(make_result, report):
     cells = summary_of(40, 30, 20, 10, sampling="all", patches=40)
-    assert "in all patches of tumour" in Page(report(make_result(cells=cells, call_from="patches"))).text
+    text = Page(report(make_result(cells=cells, call_from="patches"))).text
+    assert "in all 40 patches that may hold tumour" in text
 
 
 def test_percentages_of_patches_stand_beside_those_of_cells_only_where_the_call_is_of_patches(
@@ -320,7 +321,7 @@ def test_another_scale_of_dab_is_said_to_change_the_call_only_where_it_does(make
 def test_what_was_counted_and_what_was_left_out_stand_in_the_report(scored, make_result, report):
     result = from_cells(make_result, 40, 30, 20, 10, n_patches=60, tumour_patches=40, unreadable_fraction=0.05)
     text = Page(report(result)).text
-    assert "Counted 40 patches of tumour; cells in 12 of them" in text
+    assert "Counted 40 patches of tumour; cells in 12 that may hold tumour" in text
     assert "Left out 20 patches that are not tumour" in text
     assert "Left out 5.0 % of the patches, which cannot be decoded" in text
 

@@ -3,7 +3,8 @@
 A border between two classes is not one strength. A faint membrane and granular haze, a line that is shared with
 a neighbour that stains more, the rim of a dark nucleus: what tells them apart lies along the ray, around the cell
 and in its neighbours. So the rays of a cell go through convolutions around it, and what they say of its
-neighbours, near and not so near, is put beside what they say of itself.
+neighbours, near and not so near, is put beside what they say of itself. From the same, and from what the nucleus
+looks like, it says whether this is a cell of the tumour at all.
 
 What is kept of a cell is not its class but its margin at each border: the factor by which the DAB of the field
 could be weaker before the cell would no longer lie beyond it. All that depends on the scale of a laboratory's DAB
@@ -13,9 +14,9 @@ follows from margins, without measuring again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +24,27 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.cells.rings import Rings
+from wsi_her2.models.telemetry import forbid_telemetry
 from wsi_her2.slides.density import Float32
-
-Float64 = npt.NDArray[np.float64]
 
 BORDERS = ("stained", "complete", "intense")
 """Between 0 and 1+, 1+ and 2+, 2+ and 3+."""
 
-NEIGHBOURHOODS_UM = (9.0, 25.0)
-"""Standard deviations of the Gaussians by which neighbours count: those that touch, and the nest around."""
+NEIGHBOURHOODS_UM = (9.0, 25.0, 80.0)
+"""Standard deviations of the Gaussians by which neighbours count: those that touch, the nest around, the field."""
 
 EPITHELIAL = 0.4
 """Nuclei with less around them than this share of what is usual in the field are stroma, and no neighbours."""
 
-GRADER = Path(__file__).parent / "grader.safetensors"
-"""The weights that come with the package."""
+GRADER = Path(__file__).parent / "grader.onnx"
+"""The network that comes with the package."""
 
-_SCALES = np.exp(np.linspace(-1.2, 1.2, 7))
+_SCALES = np.exp(np.linspace(-1.2, 1.2, 5))
 """Factors on DAB that are tried; the middle one is 1. Between them the odds follow a line."""
 
-_DECIMALS = 6
-"""Of log odds. The number of threads changes the last bits of a product, of doubles those beyond these decimals:
-so results are the same for any number of workers."""
-
 _LINE, _DENSITY, _BLUE = np.float32(0.02), np.float32(0.05), np.float32(0.15)
-"""Line strength, DAB and hematoxylin density that count as one: below, inputs are linear, above, logarithmic."""
+"""Line strength, DAB (or unexplained) and hematoxylin density that count as one. Of DAB, inputs are linear below
+and logarithmic above."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,81 +56,87 @@ class CellViews:
     xy_um : float64 N x 2
         Centres of the nuclei.
     rings : Rings
+    profile : float32 N x R x 3
+        Hematoxylin, DAB and what neither explains, densities at some distances from the centre, means of the
+        circle.
     surround : float32 N
         See `wsi_her2.cells.field.Cells`.
     """
 
     xy_um: npt.NDArray[np.float64]
     rings: Rings
+    profile: Float32
     surround: Float32
 
-    @cached_property
-    def neighbours(self) -> list[Float32]:
-        """See `neighbour_shares`; the same on every scale of DAB."""
-        return neighbour_shares(self.xy_um, self.surround)
 
-
-@dataclass(frozen=True, eq=False)
 class CellGrader:
-    """Weights of the network (float64) by name, and its card: on what it was fitted."""
+    """The network, ready to run in one thread, so that what comes out does not depend on how many there are.
 
-    weights: Mapping[str, Float64]
-    card: Mapping[str, Any]
+    Parameters
+    ----------
+    path : pathlib.Path
+        An ONNX file as `wsi_her2.learning.cell_grading.write_grader` writes it.
+    """
 
-    def log_odds(self, views: CellViews, scale: float = 1.0) -> Float32:
-        """Natural logarithm of the odds that each cell lies beyond each of `BORDERS` (float32 N x 3).
+    def __init__(self, path: Path) -> None:
+        forbid_telemetry()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """On what the network was fitted."""
+        card: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["card"])
+        return card
+
+    def log_odds(self, views: CellViews, scales: Sequence[float] = (1.0,)) -> Float32:
+        """Natural logarithm of the odds that each cell lies beyond each of `BORDERS`, and is of the tumour.
 
         Parameters
         ----------
         views : CellViews
-        scale : float
-            Factor on DAB.
-        """
-        weights = self.weights
-        around = ring_inputs(views.rings, scale).astype(np.float64)
-        around = self._around("first", around, dilation=1)
-        around = around + self._around("second", around, dilation=1)
-        around = around + self._around("third", around, dilation=2)
-        pooled = np.concatenate([around.mean(axis=1), around.max(axis=1), surround_inputs(views.surround)], axis=1)
-        own = np.maximum(pooled @ weights["cell.weight"].T + weights["cell.bias"], 0)
-        seen = np.concatenate([own, *(share @ own for share in views.neighbours)], axis=1)
-        hidden = np.maximum(seen @ weights["neighbours.weight"].T + weights["neighbours.bias"], 0)
-        found = hidden @ weights["borders.weight"].T + weights["borders.bias"]
-        return np.asarray(np.round(found, _DECIMALS), np.float32)
+            Of at least one cell.
+        scales : sequence of float
+            Factors on DAB.
 
-    def _around(self, name: str, inputs: Float64, *, dilation: int) -> Float64:
-        """A convolution around the cell (N x DIRECTIONS x C), which has neither beginning nor end."""
-        kernel, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        out, _, width = kernel.shape
-        directions = inputs.shape[1]
-        reach = (np.arange(width) - width // 2) * dilation
-        taken = (np.arange(directions)[:, None] + reach) % directions
-        columns = inputs[:, taken].reshape(len(inputs) * directions, -1)
-        found = columns @ np.ascontiguousarray(kernel.transpose(2, 1, 0)).reshape(-1, out) + bias
-        return np.asarray(np.maximum(found, 0).reshape(len(inputs), directions, out), np.float64)
+        Returns
+        -------
+        float32 S x N x 4
+        """
+        inputs = {
+            "rings": np.stack([ring_inputs(views.rings, scale) for scale in scales]),
+            "centre": np.stack([centre_inputs(views.profile, views.surround, scale) for scale in scales]),
+            "neighbours": np.stack(neighbour_shares(views.xy_um, views.surround)),
+        }
+        return np.asarray(self._session.run(None, inputs)[0], np.float32)
 
 
 @lru_cache(maxsize=2)
 def load_grader(path: Path = GRADER) -> CellGrader:
     """The network of a file, by default the one that comes with the package."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as opened:
-        weights = {name: opened.get_tensor(name).astype(np.float64) for name in opened.keys()}  # noqa: SIM118
-        described = opened.metadata() or {}
-    return CellGrader(weights, json.loads(described.get("card", "{}")))
+    return CellGrader(path)
 
 
-def cell_margins(grader: CellGrader, views: CellViews) -> Float32:
-    """By what factor each cell lies beyond each of `BORDERS` (float32 N x 3).
+def judge_cells(grader: CellGrader, views: CellViews) -> tuple[Float32, Float32]:
+    """By what factor each cell lies beyond each of `BORDERS`, and how probable it is of the tumour.
 
-    1 is at the border; a cell with 2 at one would lie beyond it with half the DAB. 0 is far below any border.
-    No cell is beyond a border without being beyond those before it.
+    Returns
+    -------
+    margins : float32 N x 3
+        1 is at the border; a cell with 2 at one would lie beyond it with half the DAB. 0 is far below any border.
+        No cell is beyond a border without being beyond those before it.
+    tumour : float32 N
+        0 to 1, from the DAB as it is: what a cell is does not depend on how a laboratory stains.
     """
     if len(views.surround) == 0:
-        return np.zeros((0, len(BORDERS)), np.float32)
-    odds = np.stack([grader.log_odds(views, scale) for scale in _SCALES.tolist()])
-    return np.asarray(np.minimum.accumulate(_margins_of(odds), axis=1), np.float32)
+        return np.zeros((0, len(BORDERS)), np.float32), np.zeros(0, np.float32)
+    odds = grader.log_odds(views, _SCALES.tolist())
+    margins = np.minimum.accumulate(_margins_of(odds[..., : len(BORDERS)]), axis=1)
+    tumour = 1 / (1 + np.exp(-odds[len(_SCALES) // 2, :, len(BORDERS)].astype(np.float64)))
+    return np.asarray(margins, np.float32), np.asarray(tumour, np.float32)
 
 
 def _margins_of(odds: Float32) -> npt.NDArray[np.float64]:
@@ -157,23 +160,35 @@ def _margins_of(odds: Float32) -> npt.NDArray[np.float64]:
 
 def ring_inputs(rings: Rings, scale: float = 1.0) -> Float32:
     """What the network is shown of the rays (float32 N x DIRECTIONS x C), DAB times a factor."""
-    lines, dab, blue = np.moveaxis(rings.rays, -1, 0)
+    lines, dab, blue, along, across = np.moveaxis(rings.rays, -1, 0)
     factor = np.float32(scale)
     return np.concatenate(
         [
-            np.arcsinh(lines * (factor / _LINE)) / 2,
-            np.arcsinh(dab * (factor / _DENSITY)) / 2,
+            _compressed(lines * (factor / _LINE)),
+            _compressed(dab * (factor / _DENSITY)),
             blue / _BLUE,
-            np.arcsinh(rings.gaps * (factor / _LINE))[..., None] / 2,
+            _compressed(along * (factor / _LINE)),
+            _compressed(across * (factor / _LINE)),
+            _compressed(rings.gaps * (factor / _LINE))[..., None],
             rings.reach_um[..., None] / 6 - 1,
         ],
         axis=2,
     ).astype(np.float32)
 
 
-def surround_inputs(surround: Float32) -> Float32:
-    """What the network is shown of what surrounds the nuclei: how much, and of what is usual (float32 N x 2)."""
-    return np.stack([3 * surround, surround / _usual(surround)], axis=1).astype(np.float32)
+def centre_inputs(profile: Float32, surround: Float32, scale: float = 1.0) -> Float32:
+    """What the network is shown of the nuclei and what surrounds them (float32 N x C), DAB times a factor."""
+    blue, dab, unexplained = np.moveaxis(profile, -1, 0)
+    return np.concatenate(
+        [
+            blue / _BLUE,
+            _compressed(dab * np.float32(scale / _DENSITY)),
+            unexplained / _DENSITY,
+            (3 * surround)[:, None],
+            (surround / _usual(surround))[:, None],
+        ],
+        axis=1,
+    ).astype(np.float32)
 
 
 def neighbour_shares(xy_um: npt.NDArray[np.float64], surround: Float32) -> list[Float32]:
@@ -190,6 +205,11 @@ def neighbour_shares(xy_um: npt.NDArray[np.float64], surround: Float32) -> list[
         np.fill_diagonal(weight, 0)
         found.append((weight / (weight.sum(axis=1, keepdims=True) + 1e-6)).astype(np.float32))
     return found
+
+
+def _compressed(values: Float32) -> Float32:
+    """Linear near 0, logarithmic far from it. NumPy has logarithms for whole vectors, and no arcsinh."""
+    return np.asarray(np.copysign(np.log(np.abs(values) + np.float32(1)), values), np.float32)
 
 
 def _usual(surround: Float32) -> np.float32:

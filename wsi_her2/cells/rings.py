@@ -3,7 +3,8 @@
 From the nucleus a ray goes out in each of 32 directions, to a little beyond the line half way to the nearest
 other nucleus, where the membrane of a crowded cell lies. What counts on a ray is the strongest thin line of DAB
 (`ridge_strength`): a membrane is a line, while cytoplasmic blush and nuclear staining are not. The same is asked
-of thin gaps in the DAB. Noise and granular blush make as many gaps as lines; a membrane makes lines.
+of thin gaps in the DAB. Noise and granular blush make as many gaps as lines; a membrane makes lines. And a
+membrane is curved across the ray and not along itself, which a granule is in all directions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from wsi_her2.slides.density import Float32
 DIRECTIONS = 32
 """Rays around a nucleus: one each um or so along the membrane."""
 
+MEASURES = 5
+"""At each step of a ray; see `Rings.rays`."""
+
 
 @dataclass(frozen=True)
 class RingSettings:
@@ -29,6 +33,8 @@ class RingSettings:
     ----------
     line_um : float
         Standard deviation of the Gaussian at which lines are sought: about the width of a membrane as scanned.
+    grain_um : float
+        Standard deviation of the Gaussian at which curvature is measured: about the size of granules.
     inner, outer : float
         Where a ray begins and ends, as a share of the way to the line half way to the nearest other nucleus.
     nearest_um : float
@@ -42,6 +48,7 @@ class RingSettings:
     """
 
     line_um: float = 1.0
+    grain_um: float = 0.6
     inner: float = 0.45
     outer: float = 1.3
     nearest_um: float = 2.2
@@ -60,9 +67,9 @@ class Rings:
         Strength of the strongest thin line of DAB on each ray, and of the strongest thin gap; log10 density.
     blush : float32 N
         DAB density of the cytoplasm: the median over the rays of the smallest on each; not below 0.
-    rays : float32 N x DIRECTIONS x steps x 3
+    rays : float32 N x DIRECTIONS x steps x 5
         What lies on each ray from its beginning outwards: strength of a thin line of DAB, density of DAB and of
-        hematoxylin.
+        hematoxylin, and how much denser DAB is than what lies beside it along the ray and across it.
     reach_um : float32 N x DIRECTIONS
         How far from the nucleus the middle of each ray lies.
     """
@@ -99,7 +106,7 @@ def measure_rings(
     settings = settings or RingSettings()
     if len(nuclei) == 0:
         nothing = np.zeros((0, DIRECTIONS), np.float32)
-        no_rays = np.zeros((0, DIRECTIONS, settings.steps, 3), np.float32)
+        no_rays = np.zeros((0, DIRECTIONS, settings.steps, MEASURES), np.float32)
         return Rings(nothing, nothing, np.zeros(0, np.float32), no_rays, nothing)
     angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -114,9 +121,26 @@ def measure_rings(
         lines=lines.max(axis=2),
         gaps=_on_rays(ridge_strength(-dab, sigma), places).max(axis=2),
         blush=np.maximum(np.median(density.min(axis=2), axis=1), 0).astype(np.float32),
-        rays=np.stack([lines, density, blue], axis=-1),
+        rays=np.stack([lines, density, blue, *_curvatures(dab, places, rays, settings.grain_um / mpp)], axis=-1),
         reach_um=(radius_px.mean(axis=2) * mpp).astype(np.float32),
     )
+
+
+def _curvatures(
+    dab: Float32, places: npt.NDArray[np.float64], rays: npt.NDArray[np.float64], sigma_px: float
+) -> tuple[Float32, Float32]:
+    """Scale-normalised curvature of DAB along each ray and across it, positive where it is densest."""
+    smooth = cv2.GaussianBlur(dab, (0, 0), sigma_px)
+    scale = -0.25 * sigma_px**2
+    bend_x, bend_y, mixed = (
+        _on_rays(np.asarray(cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=scale), np.float32), places)
+        for order in ((2, 0), (0, 2), (1, 1))
+    )
+    cosine, sine = (part.astype(np.float32)[None, :, None] for part in rays.T)
+    turn = 2 * mixed * cosine * sine
+    along = bend_x * cosine**2 + bend_y * sine**2 + turn
+    across = bend_x * sine**2 + bend_y * cosine**2 - turn
+    return np.asarray(along, np.float32), np.asarray(across, np.float32)
 
 
 def _way_to_border(

@@ -21,29 +21,24 @@ class CellMargins:
     Attributes
     ----------
     margins : float32 N x 3
-    surround : float32 N
+    tumour_probability : float32 N
         As of `wsi_her2.cells.field.Cells`.
     """
 
     margins: Float32
-    surround: Float32
+    tumour_probability: Float32
 
 
 def margins_of(fields: Sequence[Cells]) -> CellMargins:
     """Of the cells of some fields together."""
     return CellMargins(
         np.concatenate([np.zeros((0, len(BORDERS)), np.float32), *(cells.margins for cells in fields)]),
-        np.concatenate([np.zeros(0, np.float32), *(cells.surround for cells in fields)]),
+        np.concatenate([np.zeros(0, np.float32), *(cells.tumour_probability for cells in fields)]),
     )
 
 
-def least_surround(surround: Float32, share: float) -> float:
-    """How much is around a nucleus of the tumour at least: a share of what is usual (the 75th percentile)."""
-    return share * float(np.percentile(surround, 75)) if len(surround) else 0.0
-
-
 def percentages_at(
-    cells: CellMargins, cutoffs: CellCutoffs, tumour_surround: float, min_cells: int, scale: float = 1.0
+    cells: CellMargins, cutoffs: CellCutoffs, min_tumour_probability: float, min_cells: int, scale: float = 1.0
 ) -> Percentages | None:
     """Percentages of 0, 1+, 2+ and 3+, were DAB stronger by a factor.
 
@@ -51,8 +46,8 @@ def percentages_at(
     ----------
     cells : CellMargins
     cutoffs : CellCutoffs
-    tumour_surround : float
-        See `least_surround`.
+    min_tumour_probability : float
+        Cells that are less probably of the tumour do not count.
     min_cells : int
         With fewer tumour cells there are no percentages.
     scale : float
@@ -61,7 +56,7 @@ def percentages_at(
     -------
     tuple of float or None
     """
-    tumour = cells.surround > np.float32(least_surround(cells.surround, tumour_surround))
+    tumour = cells.tumour_probability >= np.float32(min_tumour_probability)
     if tumour.sum() < max(min_cells, 1):
         return None
     grades = grade_cells(cells.margins[tumour], cutoffs, scale)

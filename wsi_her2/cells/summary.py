@@ -33,9 +33,9 @@ class CellSummary:
     Attributes
     ----------
     sampling : {'sample', 'all'}
-        Whether cells were looked for in some patches of tumour or in all.
+        Whether cells were looked for in some of the patches that may hold tumour or in all.
     patches : int
-        Patches of tumour in which cells were looked for.
+        Patches in which cells were looked for: those that may hold tumour.
     measured_mm2 : float
         Their area.
     nuclei : int

@@ -30,6 +30,7 @@ _MEASURED = {
     "strength": "float32",
     "blush": "float32",
     "surround": "float32",
+    "tumour_probability": "float32",
 }
 """Columns of a part: level-0 pixels of the nucleus, row of its patch in the store, and the fields of `Cells`."""
 
@@ -56,6 +57,7 @@ def rows_of(cells: Cells, xy_level0: npt.NDArray[np.float64], patch: int) -> dic
         "strength": cells.strength,
         "blush": cells.blush,
         "surround": cells.surround,
+        "tumour_probability": cells.tumour_probability,
     }
 
 
@@ -72,13 +74,9 @@ def write_part(path: Path, fields: Sequence[dict[str, npt.NDArray[Any]]]) -> Non
         pq.write_table(pa.table(columns), beside)
 
 
-def surroundings(parts: Sequence[Path]) -> npt.NDArray[np.float32]:
-    """The column `surround` of all parts (float32 N)."""
-    columns = [_numpy(_read(part, ["surround"]), "surround") for part in parts]
-    return np.concatenate([np.zeros(0, np.float32), *columns]).astype(np.float32)
-
-
-def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def join_parts(
+    parts: Sequence[Path], path: Path, min_tumour_probability: float
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Write all parts as one table with a column `tumour`, yielding the columns of each part as it is written.
 
     Parameters
@@ -86,8 +84,8 @@ def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iter
     parts : sequence of pathlib.Path
     path : pathlib.Path
         It takes its name once the last part is written, so the caller must take all of them.
-    least_surround : float
-        Nuclei with less around them are not of the tumour; see `Cells.surround`.
+    min_tumour_probability : float
+        Cells that are less probably of the tumour do not count; see `Cells.tumour_probability`.
     """
     import pyarrow.parquet as pq
 
@@ -98,7 +96,7 @@ def join_parts(parts: Sequence[Path], path: Path, least_surround: float) -> Iter
         for part in parts:
             table = _read(part)
             columns = {name: _numpy(table, name) for name in table.column_names}
-            columns["tumour"] = columns["surround"] > np.float32(least_surround)
+            columns["tumour"] = columns["tumour_probability"] >= np.float32(min_tumour_probability)
             table = table.append_column("tumour", _arrow(columns["tumour"]))
             writer = writer or opened.enter_context(pq.ParquetWriter(beside, table.schema))
             writer.write_table(table)

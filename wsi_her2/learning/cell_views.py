@@ -18,11 +18,12 @@ from scipy.spatial import cKDTree
 
 from wsi_her2.atomic import file_beside
 from wsi_her2.cells.field import view_cells
-from wsi_her2.cells.grading import neighbour_shares, ring_inputs, surround_inputs
+from wsi_her2.cells.grading import centre_inputs, neighbour_shares, ring_inputs
 from wsi_her2.learning.fields import as_scanned
 from wsi_her2.phantom.composition import SCORES, LookName, PhantomSpec
 from wsi_her2.phantom.patches import draw_slide_spec
 from wsi_her2.phantom.render import make_phantom
+from wsi_her2.phantom.tissue import Tissue
 from wsi_her2.phantom.truth import cell_frame
 
 Float32 = npt.NDArray[np.float32]
@@ -30,12 +31,15 @@ Float32 = npt.NDArray[np.float32]
 MATCH_UM = 4.0
 """A cell is found if a nucleus is found this near to its own."""
 
-_MPP = 0.25
-_FIELD_PX, _MARGIN_PX = 448, 48
-"""As a run reads them: the patch of a classifier, and 12 um around it."""
+_MPP, _COARSE_MPP = 0.25, 0.5
+_FIELD_UM, _MARGIN_UM = 112, 12
+"""As a run reads them: the patch of a classifier, and what lies around it."""
+
+_UNKNOWN = (Tissue.IN_SITU, Tissue.CONTROL)
+"""Not counted, and nothing about the cell says so."""
 
 _LEAST_TUMOUR_CELLS = 5
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,14 @@ class CellSlides:
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def spec(self, number: int) -> PhantomSpec:
-        """One of the slides: of every four, on one nothing stains, one has a usual score, two have any shares."""
+        """One of the slides: of every four, on one nothing stains, one has a usual score, two have any shares.
+
+        Of every six, one is scanned at 20x.
+        """
         rng = np.random.default_rng([self.seed, 41, number])
         look = self.looks[number % len(self.looks)]
-        drawn = replace(draw_slide_spec(rng, _MPP, (look,), "ihc"), width_mm=self.side_mm, height_mm=self.side_mm)
+        mpp = _COARSE_MPP if (number // len(self.looks)) % 6 == 5 else _MPP
+        drawn = replace(draw_slide_spec(rng, mpp, (look,), "ihc"), width_mm=self.side_mm, height_mm=self.side_mm)
         turn = (number // len(self.looks)) % 4
         if turn == 0:
             # Ducts in situ stain by themselves.
@@ -87,20 +95,24 @@ class FieldViews:
     ----------
     rings : float16 N x DIRECTIONS x C
         See `ring_inputs`.
-    surround : float32 N x 2
-        See `surround_inputs`.
+    centre : float32 N x C
+        See `centre_inputs`.
     neighbours : list of float32 N x N
         See `neighbour_shares`.
     classes : int8 N
         0 to 3; -1 for what is no tumour cell, and for cells in the margin of the field, which are seen and not
         graded.
+    tumour : int8 N
+        1 for tumour cells, 0 for other cells and for what is no nucleus; -1 in the margin, and for carcinoma in
+        situ.
     slide : int
     """
 
     rings: npt.NDArray[np.float16]
-    surround: Float32
+    centre: Float32
     neighbours: list[Float32]
     classes: npt.NDArray[np.int8]
+    tumour: npt.NDArray[np.int8]
     slide: int
 
 
@@ -152,51 +164,61 @@ def match_cells(
     return match
 
 
+_KEPT = ("rings", "profile", "surround", "xy_um", "classes", "tumour")
+
+
 def _keep_slide(slides: CellSlides, home: Path, number: int) -> None:
-    parts: dict[str, list[npt.NDArray[Any]]] = {"rings": [], "surround": [], "xy_um": [], "classes": []}
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _KEPT}
     phantom = make_phantom(slides.spec(number))
+    mpp = phantom.spec.mpp
+    field_px, margin_px = round(_FIELD_UM / mpp), round(_MARGIN_UM / mpp)
     frame = cell_frame(phantom.spec, phantom.cells)
     frame = frame[frame["tissue"] != "fat"]
     true = frame[["x", "y"]].to_numpy(np.float64)
     classes = np.where(frame["counts"], frame["her2_class"], -1).astype(np.int8)
+    kinds = np.where(frame["counts"], 1, 0).astype(np.int8)
+    kinds[frame["tissue"].isin([kind.name.lower() for kind in _UNKNOWN])] = -1
     drawn = phantom.read(0, 0, phantom.spec.width_px, phantom.spec.height_px)
     rgb = as_scanned(drawn, phantom.look, phantom.look.jpeg_quality)
     counts = []
-    for left, top in _corners(phantom.spec):
-        x, y = max(0, left - _MARGIN_PX), max(0, top - _MARGIN_PX)
-        window = rgb[y : top + _FIELD_PX + _MARGIN_PX, x : left + _FIELD_PX + _MARGIN_PX]
-        xy, views = view_cells(window, _MPP)
+    for left, top in _corners(phantom.spec, field_px):
+        x, y = max(0, left - margin_px), max(0, top - margin_px)
+        window = rgb[y : top + field_px + margin_px, x : left + field_px + margin_px]
+        xy, views = view_cells(window, mpp)
         places = xy + np.array([x, y])
-        match = match_cells(places, true, MATCH_UM / _MPP)
-        inside = ((places >= (left, top)) & (places < (left + _FIELD_PX, top + _FIELD_PX))).all(axis=1)
+        match = match_cells(places, true, MATCH_UM / mpp)
+        inside = ((places >= (left, top)) & (places < (left + field_px, top + field_px))).all(axis=1)
         of_field = np.where(inside & (match >= 0), classes[match], np.int8(-1))
         if (of_field >= 0).sum() < _LEAST_TUMOUR_CELLS:
             continue
         counts.append(len(xy))
         parts["rings"].append(ring_inputs(views.rings).astype(np.float16))
+        parts["profile"].append(views.profile)
         parts["surround"].append(views.surround)
         parts["xy_um"].append(views.xy_um)
         parts["classes"].append(of_field)
+        parts["tumour"].append(np.where(inside, np.where(match >= 0, kinds[match], np.int8(0)), np.int8(-1)))
     joined: dict[str, Any] = {name: np.concatenate(part) if part else np.zeros(0) for name, part in parts.items()}
     with file_beside(_file(home, number)) as beside, beside.open("wb") as stream:
         np.savez(stream, counts=np.array(counts, np.int64), **joined)
 
 
-def _corners(spec: PhantomSpec) -> list[tuple[int, int]]:
-    across, down = (range(0, side - _FIELD_PX + 1, _FIELD_PX) for side in (spec.width_px, spec.height_px))
+def _corners(spec: PhantomSpec, field_px: int) -> list[tuple[int, int]]:
+    across, down = (range(0, side - field_px + 1, field_px) for side in (spec.width_px, spec.height_px))
     return [(left, top) for top in down for left in across]
 
 
 def _read_slide(home: Path, number: int) -> Sequence[FieldViews]:
     with np.load(_file(home, number)) as kept:
         starts = np.concatenate([[0], np.cumsum(kept["counts"])])
-        rings, surround, xy_um, classes = (kept[name] for name in ("rings", "surround", "xy_um", "classes"))
+        rings, profile, surround, xy_um, classes, tumour = (kept[name] for name in _KEPT)
     return [
         FieldViews(
             rings[start:end],
-            surround_inputs(surround[start:end]),
+            centre_inputs(profile[start:end], surround[start:end]),
             neighbour_shares(xy_um[start:end], surround[start:end]),
             classes[start:end],
+            tumour[start:end],
             number,
         )
         for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)

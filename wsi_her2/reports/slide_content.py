@@ -64,11 +64,12 @@ _LIMIT_OF_PATCHES = (
     "The guideline counts cells; here the percentages are of tissue in patches, as the model classified them."
 )
 _LIMIT_OF_CELLS = (
-    "Cells are found by their nuclei and told from stroma by what surrounds them; lymphocytes within the tumour, "
-    "red cells and cells cut without their nucleus are miscounted. The faintest staining is not told from haze."
+    "Cells are found by their nuclei; a network tells those of the tumour from stroma, inflammation and vessels, "
+    "and errs. Cells cut without their nucleus are missed. The faintest staining is not told from haze."
 )
 _CELLS_REST_ON = (
-    "the network that gives a cell its class was fitted on digital phantoms, not on tissue of patients"
+    "the network that says whether a cell counts and of which class it is was fitted on digital phantoms, not on "
+    "tissue of patients"
 )
 _LIMIT_OF_HE = (
     "Scored on H&E: HER2 is estimated from morphology, not measured. "
@@ -363,10 +364,10 @@ def _cells(result: SlideResult, views: Sequence[tuple[int, int, UInt8]]) -> Coun
         )
         for name in cells.call.percentages
     ]
-    where = "all" if cells.sampling == "all" else f"{cells.patches:,} of {result.tumour_patches:,}"
+    where = f"all {cells.patches:,}" if cells.sampling == "all" else f"{cells.patches:,}"
     return CountedCells(
         count=f"{cells.cells:,}",
-        where=f"{where} patches of tumour, {cells.measured_mm2:.2f} mm²",
+        where=f"{where} patches that may hold tumour, {cells.measured_mm2:.2f} mm²",
         complete=f"{cells.pct_complete_membrane:.1f} %",
         complete_interval=f"{low:.1f} to {high:.1f} %",
         classes=classes,
@@ -398,7 +399,7 @@ def _looked_at(result: SlideResult, mask: TissueMask | None) -> list[tuple[str, 
         (
             "Counted",
             f"{result.tumour_patches:,} patches of tumour"
-            + (f"; cells in {result.cells.patches:,} of them" if result.cells is not None else ""),
+            + (f"; cells in {result.cells.patches:,} that may hold tumour" if result.cells is not None else ""),
         ),
         ("Left out", f"{result.n_patches - result.tumour_patches:,} patches that are not tumour"),
     ]
