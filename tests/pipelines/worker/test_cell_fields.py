@@ -84,17 +84,22 @@ def test_the_call_and_its_percentages_are_those_of_the_tumour_cells_in_the_table
     assert row["review"] in ("true", "false")
 
 
-def test_cells_lie_in_the_patches_of_tumour_that_were_looked_at(counted: Path) -> None:
+def may_hold_tumour(patches: pd.DataFrame) -> pd.Series:
+    """Patches of which a fifth may be tumour: unstained tumour passes for other tissue more often than stained."""
+    return 1 - patches["prob_other"] > 0.2
+
+
+def test_cells_lie_in_patches_that_may_hold_tumour(counted: Path) -> None:
     table, patches = pd.read_parquet(counted / "stained" / CELL_TABLE), patches_of(counted)
     store = PatchStore.open(counted / "stained" / "patches.zarr")
     corners = store.xy[table["patch"]]
     inside = table[["x", "y"]].to_numpy() - corners
     assert inside.min() >= 0
     assert inside.max() <= SIDE
-    tumour = {(x, y) for x, y in patches.loc[patches["label"] != "other", ["x", "y"]].to_numpy().tolist()}
-    assert {(x, y) for x, y in corners.tolist()} <= tumour
+    may = patches.loc[may_hold_tumour(patches), ["x", "y"]].to_numpy()
+    assert {(x, y) for x, y in corners.tolist()} <= {(x, y) for x, y in may.tolist()}
     summary = result_of(counted)["cells"]
-    assert summary["patches"] == FIELDS < len(tumour)
+    assert summary["patches"] == FIELDS < len(may)
     assert 0.8 * FIELDS <= table["patch"].nunique() <= FIELDS
     assert summary["measured_mm2"] == pytest.approx(FIELDS * (SIDE * MPP / 1000) ** 2, rel=1e-3)
 
@@ -135,16 +140,16 @@ def test_the_report_shows_fields_and_can_be_made_again_without_the_slide(counted
     assert differing_files(counted, output) == []
 
 
-def test_all_looks_at_every_patch_of_tumour_and_finds_the_same_cells_where_a_sample_did(
+def test_all_looks_wherever_tumour_may_be_and_finds_the_same_cells_where_a_sample_did(
     counted: Path, counted_everywhere: Path
 ) -> None:
     patches, result = patches_of(counted_everywhere), result_of(counted_everywhere)
     assert result["cells"]["sampling"] == "all"
-    assert result["cells"]["patches"] == result["tumour_patches"] == (patches["label"] != "other").sum()
+    assert result["cells"]["patches"] == may_hold_tumour(patches).sum() > (patches["label"] != "other").sum()
     sample, whole = (pd.read_parquet(output / "stained" / CELL_TABLE) for output in (counted, counted_everywhere))
     assert len(whole) > len(sample)
     again = whole[whole["patch"].isin(sample["patch"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(again.drop(columns="tumour"), sample.drop(columns="tumour"))
+    pd.testing.assert_frame_equal(again, sample)
 
 
 def test_none_leaves_cells_empty_and_calls_from_patches(
@@ -248,7 +253,7 @@ def test_parts_of_other_settings_are_not_taken_over(counted: Path, ihc_slide: Pa
 
 
 @pytest.mark.parametrize(
-    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"stained": 1.2}}, {"review.margin_points": 1.0}]
+    "changed", [{"cells.mode": "all"}, {"cells.cutoffs": {"stained": 1.3}}, {"review.margin_points": 1.0}]
 )
 def test_settings_of_cells_and_review_change_the_fingerprint(ihc_slide: Path, changed: dict[str, object]) -> None:
     plain = slide_fingerprint(ihc_slide, settings(), "ab", "numpy")
