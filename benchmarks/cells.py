@@ -341,7 +341,7 @@ Nuclei are maxima of the scale-normalised Laplacian of Gaussian of hematoxylin d
 each, 32 rays go out to a little beyond the line half way to the nearest other nucleus. From thin lines of DAB, DAB
 and hematoxylin on the rays, and from what the neighbours show, a small network says by what factor the cell lies
 beyond each border: of staining at all (1+), completely (2+), intensely (3+); and, with what the nucleus looks
-like, how probable it is a cell of the tumour. Those that are more probably not are not counted. It was fitted on
+like, how probable it is a cell of the tumour. Those that hardly are do not count. It was fitted on
 digital slides of other seeds and the same looks by `wsi-her2 train cells`; `configs/cells.yaml` has how. From
 which margin and probability on (`cells` in `configs/default.yaml`) was set by hand on yet other seeds. A
 laboratory profile puts a slide's DAB on the scale of the network first.

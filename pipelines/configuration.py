@@ -74,7 +74,7 @@ class CellRunSettings(_Section):
     mode: Literal["sample", "all", "none"] = "sample"
     sample_mm2: float = Field(0.5, gt=0)
     min_cells: int = Field(100, ge=1)
-    min_tumour_probability: float = Field(0.3, ge=0, le=1)
+    min_tumour_probability: float = Field(0.15, ge=0, le=1)
     cutoffs: CellCutoffs = CellCutoffs()
     scale_deviation: ScaleDeviation = ScaleDeviation()
     class_deviation: float = Field(0.3, ge=0, le=3)

@@ -32,8 +32,8 @@ class CellCutoffs:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    stained: float = 1.2
-    complete: float = 1.1
+    stained: float = 1.15
+    complete: float = 1.05
     intense: float = 1.1
 
 
