@@ -10,6 +10,7 @@ import struct
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -21,18 +22,16 @@ import pytest
 from pipelines.results import read_result
 from pipelines.review.access import Access
 from pipelines.review.journal import Journal, NewReview
+from pipelines.review.rescoring import rescore
 from pipelines.review.run_folder import ReviewRun
 from tests.pipelines.review.conftest import serving
 from tests.reports.browser import Browser
 from wsi_her2.reports.palette import CLASS_COLOURS
+from wsi_her2.slides.regions import Region
 
 SIZE = (1280, 720)
 AXE = Path(__file__).parent / "axe-core" / "axe.min.js"
 READER = "Dr Weber"
-
-FLIPS = ((550, 600), (950, 600), (950, 1000), (550, 1000))
-"""Level-0 pixels of 30_HER2 without which its call is another."""
-
 
 _COPY = (
     "(() => { const from = document.querySelector('canvas.overlay');"
@@ -202,7 +201,8 @@ def test_the_worklist_shows_all_slides_sorts_them_by_every_column_and_opens_one(
 
 def test_filters_count_what_they_would_show_and_stand_in_the_address(reader: Reader) -> None:
     reader.visit("/")
-    calls = [row["her2_score"] for row in reader.api("/api/run")["slides"]]
+    call_of = {row["slide_id"]: row["her2_score"] for row in reader.api("/api/run")["slides"]}
+    calls, score = list(call_of.values()), call_of["30_HER2"]
     shown = dict(
         zip(
             reader.browser.run("[...document.querySelectorAll('[data-facet=call]')].map(b => b.dataset.value)"),
@@ -210,11 +210,11 @@ def test_filters_count_what_they_would_show_and_stand_in_the_address(reader: Rea
             strict=True,
         )
     )
-    assert shown["1+"] == str(calls.count("1+"))
+    assert shown[score] == str(calls.count(score))
     assert shown["not assessable"] == "1"
-    reader.press("1")
-    reader.browser.until("location.hash.includes('call=1')")
-    assert len(reader.texts("#rows tr[data-place]")) == calls.count("1+")
+    reader.press(score[0])
+    reader.browser.until(f"location.hash.includes('call={score[0]}')")
+    assert len(reader.texts("#rows tr[data-place]")) == calls.count(score)
     reader.press("/")
     reader.press("30_her2")
     reader.browser.until("location.hash.includes('q=30_her2')")
@@ -482,44 +482,69 @@ def test_a_slide_without_a_call_says_why_and_can_be_agreed_with(reader: Reader) 
 # --- drawing
 
 
+def square_that_matters(run: Path) -> tuple[str, list[tuple[int, int]], str, str]:
+    """A slide, a square (level-0 pixels) without which its call is another, that call and the other.
+
+    A few pixels more or less do not matter, since a mouse does not hit a corner exactly.
+    """
+    for name in ("30_HER2", "12_HER2", "7_HER2"):
+        result = read_result(run / name)
+        assert result is not None
+        assert result.call is not None
+        was = result.call.score
+        for left, top, side in product(range(300, 1000, 50), range(200, 750, 50), (300, 400)):
+            right, bottom = left + side, top + side
+            squares = [
+                [(left - d, top - d), (right + d, top - d), (right + d, bottom + d), (left - d, bottom + d)]
+                for d in (-8, 0, 8)
+            ]
+            calls = [rescore(run / name, result, [Region("exclude", (tuple(square),))]).call for square in squares]
+            scores = {call.score if call is not None else was for call in calls}
+            if len(scores) == 1 and was not in scores:
+                return name, squares[1], was, scores.pop()
+    raise AssertionError("no call of the run changes where a part of the slide is left out")
+
+
 def test_an_exclusion_drawn_with_the_mouse_changes_the_call_and_a_reload_finds_it(reader: Reader) -> None:
-    reader.visit("/slide/30_HER2")
+    slide, square, was, now = square_that_matters(reader.run)
+    middle = np.mean(square, axis=0).tolist()
+    reader.visit(f"/slide/{slide}")
     reader.browser.run(f"document.getElementById('reviewer').value = {json.dumps(READER)}")
-    corners = [reader.at(*corner) for corner in FLIPS]
+    corners = [reader.at(*corner) for corner in square]
     reader.browser.run("document.getElementById('draw-exclude').click()")
     for corner in corners:
         reader.browser.click(*corner)
     reader.browser.click(*corners[0])
-    reader.says("With your regions: 2+, was 1+")
-    assert reader.texts("#redrawn .old-new .chip") == ["1+", "2+"]
-    drawn = reader.api("/api/slides/30_HER2")["drawn"]
+    reader.says(f"With your regions: {now}, was {was}")
+    assert reader.texts("#redrawn .old-new .chip") == [was, now]
+    drawn = reader.api(f"/api/slides/{slide}")["drawn"]
     ring = np.array(drawn["features"][0]["geometry"]["coordinates"][0])
     assert drawn["features"][0]["properties"]["name"] == "exclude"
-    assert np.abs(ring[:4] - FLIPS).max() <= 3
+    assert np.abs(ring[:4] - square).max() <= 3
     answer = httpx.post(
-        f"{reader.address}/api/slides/30_HER2/rescore",
+        f"{reader.address}/api/slides/{slide}/rescore",
         json={"regions": drawn},
         headers={"origin": reader.address},
         timeout=60,
     ).json()
-    for name, now in zip(answer["call"]["percentages"], reader.texts("#redrawn td:nth-child(3)"), strict=True):
-        assert now == f"{answer['call']['percentages'][name]['value']:.1f}\N{NO-BREAK SPACE}%"
-    alpha = reader.overlay(750, 800)[3]
+    for name, shown in zip(answer["call"]["percentages"], reader.texts("#redrawn td:nth-child(3)"), strict=True):
+        assert shown == f"{answer['call']['percentages'][name]['value']:.1f}\N{NO-BREAK SPACE}%"
+    alpha = reader.overlay(*middle)[3]
     reader.reload()
-    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('2+')")
-    assert reader.overlay(750, 800)[3] == alpha
+    reader.browser.until(f"document.querySelector('#redrawn .old-new')?.innerText.includes('{now}')")
+    assert reader.overlay(*middle)[3] == alpha
     # What is signed now says with which regions, and what the software made of them.
     reader.press("1")
     reader.browser.press("Enter", "\r")
     reader.says("Signed by")
-    assert reader.api("/api/slides/30_HER2")["reviews"][0]["rescored"] == "2+"
-    reader.browser.click(*reader.at(750, 800))
+    assert reader.api(f"/api/slides/{slide}")["reviews"][0]["rescored"] == now
+    reader.browser.click(*reader.at(*middle))
     reader.browser.until("document.querySelector('#redrawn .chosen') !== null")
     reader.browser.press("Delete")
     reader.browser.until("document.getElementById('redrawn').hidden")
     reader.browser.press("z", ctrl=True)
-    reader.browser.until("document.querySelector('#redrawn .old-new')?.innerText.includes('2+')")
-    assert len(reader.api("/api/slides/30_HER2")["drawn"]["features"]) == 1
+    reader.browser.until(f"document.querySelector('#redrawn .old-new')?.innerText.includes('{now}')")
+    assert len(reader.api(f"/api/slides/{slide}")["drawn"]["features"]) == 1
     reader.quiet()
 
 
