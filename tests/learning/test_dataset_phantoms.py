@@ -43,6 +43,7 @@ def test_patches_are_averaged_down_from_the_scale_at_which_they_are_drawn(in_mem
     assert np.abs(pixels(in_memory) - halved).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_cache_holds_the_same_patches_for_any_number_of_workers(in_memory, tmp_path):
     one = read_phantoms(RECIPE, cache=tmp_path / "one", keep_undecided=True).dataset
     two = read_phantoms(RECIPE, cache=tmp_path / "two", keep_undecided=True, workers=2).dataset
@@ -68,6 +69,7 @@ def test_another_recipe_has_a_cache_of_its_own(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_more_patches_than_fit_into_a_file_go_into_several(tmp_path):
     recipe = PhantomRecipe(132, patch_px=40, seed=1)
     kept = read_phantoms(recipe, cache=tmp_path, keep_undecided=True).dataset

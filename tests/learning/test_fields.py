@@ -31,6 +31,7 @@ def fields(cache):
     return rendered_fields(SETTINGS, cache)
 
 
+@pytest.mark.slow
 def test_fields_do_not_depend_on_the_number_of_workers(fields, tmp_path):
     again = rendered_fields(SETTINGS, tmp_path, workers=2)
     np.testing.assert_array_equal(fields.pixels, again.pixels)
@@ -78,6 +79,7 @@ def test_fields_of_a_slide_share_its_stain_and_show_other_places(of_slides):
     assert within < np.abs(hues[0].mean(axis=0) - hues[1].mean(axis=0)).max()
 
 
+@pytest.mark.slow
 def test_fields_of_slides_hold_tissue_and_do_not_depend_on_the_number_of_workers(of_slides, tmp_path):
     again = rendered_fields(of_slides.settings, tmp_path, workers=2)
     np.testing.assert_array_equal(again.pixels, of_slides.pixels)

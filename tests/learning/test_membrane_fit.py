@@ -20,6 +20,7 @@ def fit(examples):
     return fit_membrane_scorer(examples)
 
 
+@pytest.mark.slow
 def test_examples_do_not_depend_on_the_workers():
     one, two = (join(list(draw_examples(12, ("aperio",), seed=3, workers=workers))) for workers in (1, 2))
     np.testing.assert_array_equal(one.measures, two.measures)
@@ -31,6 +32,7 @@ def test_unknown_looks_are_named():
         next(draw_examples(4, ("no_such_look",), seed=0))
 
 
+@pytest.mark.slow
 def test_the_fit_does_better_than_chance_on_unseen_scenes(fit):
     assert fit.held_out["tumour_accuracy"] > 0.75
     assert fit.held_out["grade_accuracy_pure"] > 0.45  # one of four by chance

@@ -344,6 +344,7 @@ def model_of(output: Path) -> dict[str, Any]:
     return json.loads((output / "stained" / "result.json").read_text())["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_the_runtimes_give_every_patch_the_same_label(
     scored: tuple[Path, dict[str, Completed]], runtime: str

@@ -133,6 +133,7 @@ def test_another_task_takes_over_the_body_and_can_freeze_it(trained, miniatures,
     assert not np.array_equal(after.weights["hidden.weight"], before.weights["hidden.weight"])
 
 
+@pytest.mark.slow
 def test_phantoms_make_a_classifier_of_shares(tmp_path):
     data = {
         "kind": "phantoms",
