@@ -343,8 +343,9 @@ and hematoxylin on the rays, and from what the neighbours show, a small network 
 beyond each border: of staining at all (1+), completely (2+), intensely (3+); and, with what the nucleus looks
 like, how probable it is a cell of the tumour. Those that hardly are do not count. It was fitted on
 digital slides of other seeds and the same looks by `wsi-her2 train cells`; `configs/cells.yaml` has how. From
-which margin and probability on (`cells` in `configs/default.yaml`) was set by hand on yet other seeds. A
-laboratory profile puts a slide's DAB on the scale of the network first.
+which margin and probability on (`cells` in `configs/default.yaml`) was set by hand on yet other seeds, but with
+the figures of this page in view, so they flatter a little. A laboratory profile puts a slide's DAB on the scale of
+the network first.
 
 ## Digital slides
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from wsi_her2.cells.grading import CellViews, judge_cells, load_grader
 from wsi_her2.cells.nuclei import NucleusSettings, find_nuclei
-from wsi_her2.cells.rings import RingSettings, measure_rings
+from wsi_her2.cells.rings import RingSettings, measure_rings, unit_rays
 from wsi_her2.slides.backends import RGB
 from wsi_her2.slides.density import Float32, optical_density, unmix
 
@@ -146,10 +146,9 @@ def view_cells(
     coarse_mpp = mpp * factor_x
     coarse_density = optical_density(coarse)
     stains = unmix(coarse_density)
-    coarse_blue, coarse_dab = (np.ascontiguousarray(stains[..., part]) for part in (0, 1))
-    found = find_nuclei(coarse_blue, coarse_dab, coarse_mpp, settings.nuclei)
+    found = find_nuclei(*_hematoxylin_and_dab(stains), coarse_mpp, settings.nuclei)
     xy = (found + 0.5) * (factor_x, factor_y) - 0.5
-    blue, dab, _ = (np.ascontiguousarray(part) for part in np.moveaxis(unmix(optical_density(rgb)), 2, 0))
+    blue, dab = _hematoxylin_and_dab(stains if coarse is rgb else unmix(optical_density(rgb)))
     return xy, CellViews(
         xy_um=xy * mpp,
         rings=measure_rings(dab, xy, mpp, settings.rings, hematoxylin=blue),
@@ -200,6 +199,10 @@ def _at_scale(rgb: RGB, mpp: float, wanted_mpp: float) -> RGB:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def _hematoxylin_and_dab(stains: Float32) -> tuple[Float32, Float32]:
+    return np.ascontiguousarray(stains[..., 0]), np.ascontiguousarray(stains[..., 1])
+
+
 def _surround(density: Float32, nuclei: npt.NDArray[np.float64], mpp: float) -> Float32:
     if len(nuclei) == 0:
         return np.zeros(0, np.float32)
@@ -217,9 +220,7 @@ def _profile(stains: Float32, nuclei: npt.NDArray[np.float64], mpp: float) -> Fl
 
 def _on_circles(image: Float32, nuclei: npt.NDArray[np.float64], radii_px: npt.NDArray[np.float64]) -> Float32:
     """The pixels of an image nearest to places on circles around each nucleus (N x R x _RAYS, then channels)."""
-    angles = np.arange(_RAYS) * (2 * np.pi / _RAYS)
-    rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    places = nuclei[:, None, None, :] + radii_px[None, :, None, None] * rays[None, None, :, :]
+    places = nuclei[:, None, None, :] + radii_px[None, :, None, None] * unit_rays(_RAYS)[None, None, :, :]
     columns, rows = (
         np.clip(np.rint(places[..., axis]).astype(np.int64), 0, image.shape[1 - axis] - 1) for axis in (0, 1)
     )

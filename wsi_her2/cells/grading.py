@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_her2.cells.rings import Rings
-from wsi_her2.models.telemetry import forbid_telemetry
+from wsi_her2.models.runtimes.onnx_session import opened_graph
 from wsi_her2.slides.density import Float32
 
 BORDERS = ("stained", "complete", "intense")
@@ -79,12 +79,7 @@ class CellGrader:
     """
 
     def __init__(self, path: Path) -> None:
-        forbid_telemetry()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = opened_graph(path.read_bytes(), threads=1)
 
     @property
     def card(self) -> Mapping[str, Any]:
@@ -109,7 +104,7 @@ class CellGrader:
         inputs = {
             "rings": np.stack([ring_inputs(views.rings, scale) for scale in scales]),
             "centre": np.stack([centre_inputs(views.profile, views.surround, scale) for scale in scales]),
-            "neighbours": np.stack(neighbour_shares(views.xy_um, views.surround)),
+            "neighbours": neighbour_shares(views.xy_um, views.surround),
         }
         return np.asarray(self._session.run(None, inputs)[0], np.float32)
 
@@ -191,19 +186,19 @@ def centre_inputs(profile: Float32, surround: Float32, scale: float = 1.0) -> Fl
     ).astype(np.float32)
 
 
-def neighbour_shares(xy_um: npt.NDArray[np.float64], surround: Float32) -> list[Float32]:
-    """How much each other cell counts as a neighbour (float32 N x N), for each of `NEIGHBOURHOODS_UM`.
+def neighbour_shares(xy_um: npt.NDArray[np.float64], surround: Float32) -> Float32:
+    """How much each other cell counts as a neighbour (float32 K x N x N), for each of `NEIGHBOURHOODS_UM`.
 
     Rows add up to 1, or to 0 for a cell that has none.
     """
     x, y = xy_um.T
     squared = (x[:, None] - x[None]) ** 2 + (y[:, None] - y[None]) ** 2
     epithelial = surround > EPITHELIAL * _usual(surround)
-    found = []
-    for deviation in NEIGHBOURHOODS_UM:
+    found = np.empty((len(NEIGHBOURHOODS_UM), *squared.shape), np.float32)
+    for shares, deviation in zip(found, NEIGHBOURHOODS_UM, strict=True):
         weight = np.exp(-squared / (2 * deviation**2)) * epithelial[None]
         np.fill_diagonal(weight, 0)
-        found.append((weight / (weight.sum(axis=1, keepdims=True) + 1e-6)).astype(np.float32))
+        shares[:] = weight / (weight.sum(axis=1, keepdims=True) + 1e-6)
     return found
 
 

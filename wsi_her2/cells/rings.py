@@ -3,8 +3,8 @@
 From the nucleus a ray goes out in each of 32 directions, to a little beyond the line half way to the nearest
 other nucleus, where the membrane of a crowded cell lies. What counts on a ray is the strongest thin line of DAB
 (`ridge_strength`): a membrane is a line, while cytoplasmic blush and nuclear staining are not. The same is asked
-of thin gaps in the DAB. Noise and granular blush make as many gaps as lines; a membrane makes lines. And a
-membrane is curved across the ray and not along itself, which a granule is in all directions.
+of thin gaps in the DAB. Noise and granular blush make as many gaps as lines; a membrane makes lines. And where
+a ray meets a membrane, DAB rises and falls along the ray and not across it; at a granule it does both ways.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ class Rings:
     reach_um: Float32
 
 
+def unit_rays(count: int) -> npt.NDArray[np.float64]:
+    """Vectors of length 1 (float64 count x 2) in directions all around."""
+    angles = np.arange(count) * (2 * np.pi / count)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
 def measure_rings(
     dab: Float32,
     nuclei: npt.NDArray[np.float64],
@@ -108,8 +114,7 @@ def measure_rings(
         nothing = np.zeros((0, DIRECTIONS), np.float32)
         no_rays = np.zeros((0, DIRECTIONS, settings.steps, MEASURES), np.float32)
         return Rings(nothing, nothing, np.zeros(0, np.float32), no_rays, nothing)
-    angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
-    rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rays = unit_rays(DIRECTIONS)
     border_px = _way_to_border(nuclei, rays, settings, mpp)
     steps = np.linspace(settings.inner, settings.outer, settings.steps)
     radius_px = np.maximum(border_px[..., None] * steps, settings.nearest_um / mpp)

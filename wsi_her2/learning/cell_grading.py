@@ -201,7 +201,7 @@ def _varied(field: FieldViews, rng: np.random.Generator) -> FieldViews:
     rings = field.rings[:, ::-1] if rng.random() < 0.5 else field.rings
     neighbours = field.neighbours
     if rng.random() < _ALONE:
-        neighbours = [np.zeros_like(share) for share in neighbours]
+        neighbours = np.zeros_like(neighbours)
     if rng.random() < _LOOSE:
         steps = rings.shape[2] // MEASURES
         taken = np.clip(np.arange(steps) - rng.integers(*_MOVED_STEPS, endpoint=True), 0, steps - 1)
@@ -214,7 +214,7 @@ def _run(network: GradingNetwork, fields: Sequence[FieldViews]) -> tuple[Tensor,
     """Log odds of the cells of some fields, their classes, and whether they are of the tumour."""
     rings = torch.from_numpy(np.concatenate([field.rings for field in fields])).float()
     centre = torch.from_numpy(np.concatenate([field.centre for field in fields]))
-    neighbours = [torch.from_numpy(np.stack(field.neighbours)) for field in fields]
+    neighbours = [torch.from_numpy(field.neighbours) for field in fields]
     classes = torch.from_numpy(np.concatenate([field.classes for field in fields])).long()
     tumour = torch.from_numpy(np.concatenate([field.tumour for field in fields])).long()
     return network(rings, centre, neighbours), classes, tumour

@@ -97,7 +97,7 @@ class FieldViews:
         See `ring_inputs`.
     centre : float32 N x C
         See `centre_inputs`.
-    neighbours : list of float32 N x N
+    neighbours : float32 K x N x N
         See `neighbour_shares`.
     classes : int8 N
         0 to 3; -1 for what is no tumour cell, and for cells in the margin of the field, which are seen and not
@@ -110,7 +110,7 @@ class FieldViews:
 
     rings: npt.NDArray[np.float16]
     centre: Float32
-    neighbours: list[Float32]
+    neighbours: Float32
     classes: npt.NDArray[np.int8]
     tumour: npt.NDArray[np.int8]
     slide: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,18 @@ from wsi_her2.models.onnx_operators import refuse_unknown_operators
 from wsi_her2.models.runtimes.session import THREADS, RuntimeName
 from wsi_her2.models.telemetry import forbid_telemetry
 from wsi_her2.slides.backends import RGB
+
+
+def opened_graph(graph: bytes, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, of a graph that is trusted; see `OnnxSession` for others."""
+    forbid_telemetry()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class OnnxSession:
@@ -32,15 +46,8 @@ class OnnxSession:
 
     def __init__(self, graph: bytes, threads: int = THREADS) -> None:
         refuse_unknown_operators(graph)
-        forbid_telemetry()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = opened_graph(graph, threads)
         except Exception as error:  # its errors share no other base class
             raise ClassifierError(f"ONNX Runtime cannot load the graph: {str(error)[:300]}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
